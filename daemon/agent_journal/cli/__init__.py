@@ -1,0 +1,207 @@
+"""The command ``agent-journal``: one module per command, imported when it is asked for.
+
+Whoever pipes ten thousand lines through a shell loop pays for the start ten
+thousand times, so only the module of the command that was typed is imported,
+and the client with it when it connects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol, cast
+
+from .. import __version__
+from ..errors import ConfigError, JournalError
+from .failures import CommandError, ExitCode, Failure, failure_of
+from .terminal import Terminal, harmless
+
+COMMANDS: Final[dict[str, str]] = {
+    "demo": "see an agent's loop journaled, the daemon killed, and nothing lost",
+    "append": "record an event, or a stream of them from standard input",
+    "read": "show what an agent recorded",
+    "agents": "list your agents",
+    "describe": "show what is known of one agent",
+    "compact": "remove the entries of a finished agent",
+    "tail": "show entries as they are recorded",
+    "call": "send one raw request and print the raw reply",
+    "ping": "see whether the daemon answers, and how fast",
+    "stats": "show the daemon's counters",
+}
+
+WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
+SECONDS_MAX: Final = 1e9
+
+EPILOG: Final = """\
+examples:
+  agent-journal demo
+  agent-journal append report-42 '{"Started": {"goal": "write the report"}}'
+  agent-journal read report-42
+  agent-journal tail --json | jq .event
+
+The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else
+$XDG_RUNTIME_DIR/agent-journal/journal.sock, else /run/agent-journal/journal.sock.
+
+exit codes:
+  0 ok   1 failed   2 usage   3 daemon not running   4 no such agent
+  5 refused (a conflict, a finished or unfinished agent, not allowed)
+  6 the journal is damaged   75 try again   78 bad configuration
+"""
+
+
+class Command(Protocol):
+    """What the module of a command offers."""
+
+    EXAMPLES: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; return the exit code."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors as everywhere here: what is wrong on one line, what to try on the next."""
+
+    def error(self, message: str) -> NoReturn:
+        _print_failure(Failure(ExitCode.USAGE, message, f"{self.prog} --help"))
+        self.exit(ExitCode.USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    _prepare_streams()
+    try:
+        exit_code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # here, where a closed pipe is no traceback
+    except KeyboardInterrupt:
+        return _discarding_output(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        return _discarding_output(ExitCode.PIPE_CLOSED)
+    except OSError as error:
+        _print_failure(failure_of(error, command="", agent=None))
+        return _discarding_output(ExitCode.FAILED)
+    return exit_code
+
+
+def _run(argv: list[str]) -> int:
+    if misspelt := _unknown_command(argv):
+        _print_failure(misspelt)
+        return ExitCode.USAGE
+    try:
+        arguments = _parser(argv).parse_args(argv)
+    except SystemExit as finished:  # --help, --version, and errors already printed
+        return finished.code if isinstance(finished.code, int) else ExitCode.OK
+    if arguments.command is None:
+        _parser(argv).print_help(sys.stderr)
+        return ExitCode.USAGE
+    try:
+        return _command(arguments.command).run(arguments)
+    except BrokenPipeError:
+        raise
+    except (CommandError, JournalError, ConfigError, OSError) as error:
+        sys.stdout.flush()  # what was printed came before the error
+        agent = getattr(arguments, "agent", None)
+        failure = failure_of(error, command=arguments.command, agent=agent)
+        _print_failure(failure)
+        return failure.exit_code
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="agent-journal",
+        description="Write to and look into the journal of this host's agents.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what works today by chance must not break with the next option
+    )
+    parser.add_argument("--version", action="version", version=f"agent-journal {__version__}")
+    _add_shared(parser, socket=None, json=False, wait=WAIT_S)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # Only what was typed is imported; a second match is a word in an argument.
+        if name in argv:
+            module = _command(name)
+            module.configure(command)
+            command.epilog = f"examples:\n{module.EXAMPLES}"
+            # Suppressed, or the default here would undo the option before the command.
+            unset = argparse.SUPPRESS
+            _add_shared(command, socket=unset, json=unset, wait=unset)
+    return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, **defaults: object) -> None:
+    shared = parser.add_argument_group("everywhere")
+    add = shared.add_argument
+    add("-s", "--socket", metavar="PATH", default=defaults["socket"], help="the daemon's socket")
+    add("--json", action="store_true", default=defaults["json"], help="print an object a line")
+    add(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        default=defaults["wait"],
+        help=f"how long to try again when the daemon is busy or restarts (default: {WAIT_S:g})",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _command(name: str) -> Command:
+    return cast("Command", importlib.import_module(f".{name}", __package__))
+
+
+def _unknown_command(argv: Sequence[str]) -> Failure | None:
+    """Return what to say when the first word is no command; argparse would list them all."""
+    values = {at + 1 for at, word in enumerate(argv) if word in {"-s", "--socket", "--wait"}}
+    words = (w for at, w in enumerate(argv) if at not in values and not w.startswith("-"))
+    word = next(words, None)
+    if word is None or word in COMMANDS:
+        return None
+    nearest = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"agent-journal {nearest[0]}" if nearest else "agent-journal --help"
+    return Failure(ExitCode.USAGE, f"there is no command {word!r}", hint)
+
+
+def _print_failure(failure: Failure) -> None:
+    with contextlib.suppress(OSError):  # nowhere to complain to
+        terminal = Terminal(sys.stderr)
+        prefix = terminal.paint("agent-journal:", "alarm")
+        terminal.line(f"{prefix} {harmless(failure.what)}")
+        terminal.line(f"{terminal.paint('try:', 'bold')} {harmless(failure.hint)}")
+        terminal.flush()
+
+
+def _prepare_streams() -> None:
+    # A locale that lacks a character must not turn a read into a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discarding_output(exit_code: ExitCode) -> ExitCode:
+    """Return *exit_code*; what is still buffered must not fail again at exit."""
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exit_code

@@ -1,0 +1,146 @@
+"""An event in one line, for tables.
+
+The events of a reasoning loop are shown by what a reader looks for in them: the
+thought, the tools, what was denied, what came back.  Their payloads are the
+agent's own, so each is looked at with suspicion: where it is not of the shape
+that we know, and for all other events, the value's own keys are shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+DETAIL_LENGTH_MAX: Final = 2000  # characters; more is for --json
+
+
+def event_name(event: Mapping[str, object]) -> str:
+    """Return the name of *event*, its only key."""
+    return next(iter(event), "")
+
+
+def event_style(name: str) -> str:
+    """Return the style that an event's name is painted in."""
+    return _STYLES.get(name, "")
+
+
+def detail(event: Mapping[str, object]) -> str:
+    """Return what *event* reports as one line."""
+    name = event_name(event)
+    value = event.get(name)
+    if isinstance(value, dict) and (known := _KNOWN.get(name)):
+        line = known(value)
+        if line is not None:
+            return line[:DETAIL_LENGTH_MAX]
+    return _any(value)
+
+
+def _any(value: object) -> str:
+    if not isinstance(value, dict):
+        return _text(value) if value is not None else ""
+    return _joined((f"{key}={_text(item)}" for key, item in value.items()), " ")
+
+
+def _text(value: object) -> str:
+    """Return a value as JSON; a string that cannot be misread stands without quotes."""
+    if isinstance(value, str) and value and not set(value[:DETAIL_LENGTH_MAX]) & set(' "=\\{}[]'):
+        return value[:DETAIL_LENGTH_MAX]
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    return _joined(encoder.iterencode(value), "")
+
+
+def _joined(parts: Iterator[str], separator: str) -> str:
+    """Join *parts* until there is more than a line can show; an event may have megabytes."""
+    found: list[str] = []
+    length = 0
+    for part in parts:
+        found.append(part)
+        length += len(part)
+        if length > DETAIL_LENGTH_MAX:
+            break
+    return separator.join(found)[:DETAIL_LENGTH_MAX]
+
+
+def _started(value: Mapping[str, object]) -> str | None:
+    return _sentence(value, "goal")
+
+
+def _reasoning(value: Mapping[str, object]) -> str | None:
+    thought = _sentence(value, "thought")
+    tools = _names(value, "actions")
+    if thought is None:
+        return None
+    return f"{thought} → {tools}" if tools else thought
+
+
+def _policy(value: Mapping[str, object]) -> str | None:
+    allowed, denied = value.get("allowed"), value.get("denied")
+    if not isinstance(allowed, list) or not isinstance(denied, list):
+        return None
+    counts = f"{len(allowed)} allowed" + (f", {len(denied)} denied" if denied else "")
+    reasons = [
+        f"{item.get('tool')} ({item.get('reason')})" for item in denied if isinstance(item, dict)
+    ]
+    return f"{counts}: {', '.join(reasons)}" if reasons else counts
+
+
+def _dispatched(value: Mapping[str, object]) -> str | None:
+    return _names(value, "calls")
+
+
+def _observations(value: Mapping[str, object]) -> str | None:
+    observations = value.get("observations")
+    if not isinstance(observations, list):
+        return None
+    seen = [
+        f"{item.get('tool')}: {_any(item.get('error') or item.get('result'))}"
+        for item in observations
+        if isinstance(item, dict)
+    ]
+    return " | ".join(seen) or None
+
+
+def _terminated(value: Mapping[str, object]) -> str | None:
+    reason = value.get("reason")
+    if not isinstance(reason, str):
+        return None
+    told = _sentence(value, "answer") or _sentence(value, "message")
+    return f"{reason}: {told}" if told else reason
+
+
+def _sentence(value: Mapping[str, object], key: str) -> str | None:
+    sentence = value.get(key)
+    return sentence if isinstance(sentence, str) and sentence else None
+
+
+def _names(value: Mapping[str, object], key: str) -> str | None:
+    items = value.get(key)
+    if not isinstance(items, list):
+        return None
+    names = [str(item["tool"]) for item in items if isinstance(item, dict) and "tool" in item]
+    return ", ".join(names) or None
+
+
+_KNOWN: Final[Mapping[str, Callable[[Mapping[str, object]], str | None]]] = {
+    "Started": _started,
+    "ReasoningComplete": _reasoning,
+    "PolicyEvaluated": _policy,
+    "ToolsDispatched": _dispatched,
+    "ObservationsCollected": _observations,
+    "Terminated": _terminated,
+}
+
+_STYLES: Final[Mapping[str, str]] = {
+    "Started": "green",
+    "ReasoningComplete": "cyan",
+    "PolicyEvaluated": "yellow",
+    "ToolsDispatched": "magenta",
+    "ObservationsCollected": "blue",
+    "RecoveryTriggered": "yellow",
+    "StepLimitReached": "red",
+    "StepStarted": "magenta",
+    "StepCompleted": "blue",
+    "StepFailed": "red",
+    "Terminated": "green",
+}

@@ -1,0 +1,79 @@
+"""``agent-journal read``: what an agent recorded, in sequence order."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from ..clock import Clock
+from .arguments import add_uid, natural
+from .connection import connected
+from .details import detail, event_name, event_style
+from .failures import ExitCode
+from .output import print_json
+from .terminal import Cell, Column, Table, standard_output
+from .timestamps import clock_time
+
+if TYPE_CHECKING:
+    from ..client import Entry
+
+EXAMPLES: Final = """\
+  agent-journal read report-42
+  agent-journal read report-42 --from 100 --limit 20
+  agent-journal read report-42 --json | jq 'select(.event.Terminated)'
+"""
+
+COLUMNS: Final = (
+    Column(title="SEQ", right=True),
+    Column(title="TIME"),
+    Column(title="ITER", right=True),
+    Column(title="EVENT"),
+    Column(title="DETAIL", flexible=True),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    parser.add_argument(
+        "--from",
+        dest="from_sequence",
+        type=natural,
+        default=0,
+        metavar="SEQUENCE",
+        help="begin with this entry (default: 0)",
+    )
+    parser.add_argument("--limit", type=natural, metavar="N", help="at most so many (default: all)")
+    add_uid(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the entries."""
+    with connected(arguments) as journal:
+        entries = journal.read(
+            arguments.agent,
+            from_sequence=arguments.from_sequence,
+            limit=arguments.limit,
+            uid=arguments.uid,
+        )
+        if arguments.json:
+            for entry in entries:
+                print_json(entry)
+        else:
+            Table(standard_output(), COLUMNS).print(rows(entries))
+    return ExitCode.OK
+
+
+def rows(entries: Iterator[Entry]) -> Iterator[tuple[Cell | str, ...]]:
+    """Return the table's rows; the demo's timeline is made of them too."""
+    clock = Clock()
+    for entry in entries:
+        name = event_name(entry.event)
+        yield (
+            str(entry.sequence),
+            Cell(clock_time(entry.timestamp, clock=clock), "dim"),
+            str(entry.iteration),
+            Cell(name, event_style(name)),
+            detail(entry.event),
+        )

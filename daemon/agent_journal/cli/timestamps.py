@@ -1,0 +1,45 @@
+"""Times as people read them: the local clock, the date only where it is another day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from ..clock import Clock
+
+AGES: Final = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (None, 86_400, "d"))
+
+
+def parsed(timestamp: str | datetime) -> datetime:
+    """Return the time that an RFC 3339 *timestamp* names, in the local zone."""
+    if isinstance(timestamp, str):
+        timestamp = datetime.fromisoformat(timestamp)
+    return timestamp.astimezone()
+
+
+def from_us(wall_us: int) -> datetime:
+    """Return the time of a clock's microseconds, in the local zone."""
+    return datetime.fromtimestamp(wall_us / 1e6, UTC).astimezone()
+
+
+def clock_time(timestamp: str | datetime, *, clock: Clock) -> str:
+    """Return ``22:45:01.123``, or date and time where it was not today."""
+    try:
+        moment = parsed(timestamp)
+    except ValueError:  # from a daemon that writes times in another way: as it is
+        return str(timestamp)
+    if moment.date() == from_us(clock.wall_us()).date():
+        return moment.isoformat(sep=" ", timespec="milliseconds")[11:23]
+    return moment.isoformat(sep=" ", timespec="seconds")[:19]
+
+
+def age(timestamp: str | datetime, *, clock: Clock) -> str:
+    """Return how long ago *timestamp* was, like ``5 min ago``."""
+    try:
+        seconds = int(clock.wall_us() / 1e6 - parsed(timestamp).timestamp())
+    except ValueError:
+        return str(timestamp)
+    for below, unit, name in AGES:
+        if below is None or seconds < below:
+            return f"{max(seconds, 0) // unit} {name} ago"
+    raise AssertionError  # the last row has no bound

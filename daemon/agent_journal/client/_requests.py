@@ -1,0 +1,428 @@
+"""Every request the clients can make: how it is written, how its answer is read.
+
+A ``Request`` is the line to send, but for its id, and what turns the answer's
+fields into a result.  It also says what the retry has to know: whether it may
+be repeated when nobody knows if the first try was carried out (``may_repeat``).
+An append may, because it carries a key; reading may; removing by force may
+not, since it could remove what was written in between.
+
+Events given as JSON text are passed on as they are, but parsed first: a text
+that is no JSON value could end the request's line, or add fields to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+
+from ..clock import Clock
+from ..errors import InvalidError
+from ..model import PROTOCOL_VERSION
+from ._results import (
+    Agent,
+    Appended,
+    AppendRequest,
+    Entry,
+    Event,
+    NewEntry,
+    Timestamp,
+    agent_from,
+    appended_from,
+    entry_from,
+)
+
+T = TypeVar("T")
+Reply = Mapping[str, Any]
+
+# Enough to be quick, and small enough for a page to be decoded in one go.
+READ_PAGE_ENTRIES: Final = 1000
+AGENTS_PAGE: Final = 1000
+
+# Appends underway at once: two or three full batches of the daemon's keep it busy.
+WINDOW_REQUESTS: Final = 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Request(Generic[T]):
+    """One line to send, without its id, and how to read the answer."""
+
+    op: str
+    body: bytes  # what follows the id, up to and with the newline
+    parse: Callable[[Reply], T]
+    may_repeat: bool = True
+    agent_id: str | None = None  # of an append: what it must not overtake
+    keys: list[str] = field(default_factory=list)  # of an append: under which it can be repeated
+
+    def line(self, request_id: int) -> bytes:
+        """Return the bytes that ask this."""
+        # The op stands first: the daemon's decoder looks for it.
+        return b'{"op":"%b","id":%d%b' % (self.op.encode(), request_id, self.body)
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether the answer has many lines."""
+        return False
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether parts of the answer must be taken away before there is room for more."""
+        return False
+
+    def take(self, reply: Reply) -> bool:  # noqa: ARG002 - a stream's does
+        """Take a part of the answer; true where more of it will follow."""
+        return False
+
+
+class KeyMaker:
+    """Makes idempotency keys: unique, and sorting by time.
+
+    Keys that sort by time are neighbours in the daemon's index.  A key is the
+    microsecond, a random name of this maker and a count, which alone makes it
+    unique here, whatever the clock does and however many threads ask.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._name = os.urandom(5).hex()
+        self._count = itertools.count()
+
+    def __call__(self) -> str:
+        """Return a key that was never returned before."""
+        return f"{self._clock.wall_us():013x}{self._name}{next(self._count):x}"
+
+
+def append(request: AppendRequest, next_key: Callable[[], str]) -> Request[Appended]:
+    """Ask to record one entry."""
+    key = next_key() if request.key is None else request.key
+    fields = _pruned(
+        agent_id=request.agent_id,
+        iteration=request.iteration,
+        timestamp=_timestamp(request.timestamp),
+        expected_sequence=request.expected_sequence,
+        epoch=request.epoch,
+        key=key,
+        uid=request.uid,
+    )
+    body = b'%b,"event":%b}\n' % (_members(fields), _event(request.event))
+    return _appending(request.agent_id, body, [key])
+
+
+def append_many(  # noqa: PLR0913 - the operation has so many fields
+    agent_id: str,
+    entries: Iterable[NewEntry],
+    *,
+    expected_sequence: int | None,
+    epoch: int | None,
+    uid: int | None,
+    next_key: Callable[[], str],
+) -> Request[Appended]:
+    """Ask to record *entries*, all or none."""
+    keyed = [(entry, next_key() if entry.key is None else entry.key) for entry in entries]
+    members = b",".join(_entry(entry, key) for entry, key in keyed)
+    fields = _pruned(agent_id=agent_id, expected_sequence=expected_sequence, epoch=epoch, uid=uid)
+    body = b'%b,"entries":[%b]}\n' % (_members(fields), members)
+    return _appending(agent_id, body, [key for _, key in keyed])
+
+
+def _entry(entry: NewEntry, key: str) -> bytes:
+    fields = _pruned(iteration=entry.iteration, timestamp=_timestamp(entry.timestamp), key=key)
+    return b'{"event":%b%b}' % (_event(entry.event), _members(fields))
+
+
+def _appending(agent_id: str, body: bytes, keys: list[str]) -> Request[Appended]:
+    return Request(op="append", body=body, parse=appended_from, agent_id=agent_id, keys=keys)
+
+
+def describe(agent_id: str, uid: int | None) -> Request[Agent]:
+    """Ask what is known of one agent."""
+    return _request(
+        "describe", lambda reply: agent_from(reply["agent"]), agent_id=agent_id, uid=uid
+    )
+
+
+def compact(agent_id: str, *, force: bool, uid: int | None) -> Request[int]:
+    """Ask to remove all entries of an agent."""
+
+    def removed(reply: Reply) -> int:
+        return int(reply["removed"])
+
+    request = _request("compact", removed, agent_id=agent_id, force=force or None, uid=uid)
+    request.may_repeat = not force
+    return request
+
+
+def stats(uid: int | str | None) -> Request[dict[str, Any]]:
+    """Ask for the daemon's counters."""
+    return _request("stats", _fields, uid=uid)
+
+
+def hello() -> Request[dict[str, Any]]:
+    """Ask who the daemon is and what its limits are."""
+    return _request("hello", _fields, protocol=PROTOCOL_VERSION)
+
+
+NOTHING: Final = ""
+
+
+def nothing() -> Request[None]:
+    """Ask nothing: answered by the connection's being there."""
+    return Request(op=NOTHING, body=b"", parse=lambda _: None)
+
+
+def ping() -> Request[None]:
+    """Ask for an answer."""
+    return _request("ping", lambda _: None)
+
+
+_REPEATABLE: Final = frozenset({"agents", "describe", "hello", "ping", "read", "stats"})
+
+
+def raw(fields: Mapping[str, object]) -> Request[dict[str, Any]]:
+    """Ask what *fields* ask; the answer keeps the id that *fields* have, or has none.
+
+    Raises:
+        InvalidError: ``op`` is missing, or turns the connection into a stream.
+    """
+    op = fields.get("op")
+    if not isinstance(op, str) or not op.isascii() or not op.isprintable() or set(op) & {'"', "\\"}:
+        raise InvalidError('"op" must be the name of an operation', field="op")
+    if op in {"tail", "close"}:
+        raise InvalidError(f'"{op}" cannot be called: it ends the conversation', field="op")
+
+    def parse(reply: Reply) -> dict[str, Any]:
+        answer = dict(reply)
+        del answer["id"]
+        return {"id": fields["id"], **answer} if "id" in fields else answer
+
+    others = {name: value for name, value in fields.items() if name not in {"op", "id"}}
+    request = Request(op=op, body=b"%b}\n" % _members(others), parse=parse)
+    request.may_repeat = op in _REPEATABLE or (op == "append" and _is_keyed(fields))
+    if op == "append":
+        request.agent_id = str(fields.get("agent_id"))
+    return request
+
+
+def _is_keyed(fields: Mapping[str, object]) -> bool:
+    entries = fields.get("entries")
+    if isinstance(entries, list | tuple):
+        return all(isinstance(entry, Mapping) and entry.get("key") for entry in entries)
+    return bool(fields.get("key"))
+
+
+class Pages(Protocol[T]):
+    """An answer too long for one reply."""
+
+    def next_request(self) -> Request[list[T]] | None:
+        """Return what asks for the next page, or ``None`` behind the last one."""
+        ...
+
+
+class ReadPages:
+    """Reads an agent's entries page by page, each page asked for when it is wanted."""
+
+    def __init__(
+        self, agent_id: str, *, from_sequence: int, limit: int | None, uid: int | None
+    ) -> None:
+        self._fields = {"agent_id": agent_id, "uid": uid}
+        self._from_sequence = from_sequence
+        self._left = limit
+
+    def next_request(self) -> Request[list[Entry]] | None:
+        """Return what asks for the next page, or ``None`` behind the last one."""
+        if self._left == 0:
+            return None
+        return _request(
+            "read",
+            self._take,
+            **self._fields,
+            from_sequence=self._from_sequence,
+            limit=_page_limit(READ_PAGE_ENTRIES, self._left),
+        )
+
+    def _take(self, reply: Reply) -> list[Entry]:
+        entries = [entry_from(fields) for fields in reply["entries"]]
+        _check_progress(entries, reply)
+        self._from_sequence = reply["next_sequence"]
+        self._left = _left(self._left, len(entries), more=reply["more"])
+        return entries
+
+
+class AgentPages:
+    """Lists agents page by page."""
+
+    def __init__(
+        self, *, state: str | None, kind: str | None, limit: int | None, uid: int | str | None
+    ) -> None:
+        self._fields = {"state": state, "kind": kind, "uid": uid}
+        self._after: int | None = None
+        self._left = limit
+
+    def next_request(self) -> Request[list[Agent]] | None:
+        """Return what asks for the next page, or ``None`` behind the last one."""
+        if self._left == 0:
+            return None
+        limit = _page_limit(AGENTS_PAGE, self._left)
+        return _request("agents", self._take, **self._fields, after=self._after, limit=limit)
+
+    def _take(self, reply: Reply) -> list[Agent]:
+        agents = [agent_from(fields) for fields in reply["agents"]]
+        _check_progress(agents, reply)
+        if agents:
+            self._after = agents[-1].first_position
+        self._left = _left(self._left, len(agents), more=reply["more"])
+        return agents
+
+
+def _page_limit(page: int, left: int | None) -> int:
+    return page if left is None else min(page, left)
+
+
+def _left(left: int | None, taken: int, *, more: bool) -> int | None:
+    if not more:
+        return 0
+    return None if left is None else max(0, left - taken)
+
+
+def _check_progress(page: Sequence[object], reply: Reply) -> None:
+    if reply["more"] and not page:
+        raise ValueError("an empty page says that there is more")
+
+
+class TailRequest(Request[int | None]):
+    """Follows the journal; remembers where it is, so that a repeat goes on behind it.
+
+    ``items`` holds the entries that came and were not taken yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_id: str | None,
+        from_position: int | None,
+        last: int | None,
+        follow: bool,
+        uid: int | str | None,
+    ) -> None:
+        if from_position is not None and last is not None:
+            raise InvalidError("give from_position or last, not both", field="last")
+        super().__init__(op="tail", body=b"", parse=lambda reply: reply.get("position"))
+        self.items: list[Entry] = []
+        self._fields = {"agent_id": agent_id, "uid": uid, "follow": None if follow else False}
+        self._start = {"from_position": from_position, "last": last}
+        self._seen: int | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """A line comes for each entry."""
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Entries came that nobody took."""
+        return bool(self.items)
+
+    def line(self, request_id: int) -> bytes:
+        """Return the bytes that ask for what was not seen yet."""
+        start = self._start if self._seen is None else {"from_position": self._seen + 1}
+        self.body = b"%b}\n" % _members(_pruned(**self._fields, **start))
+        return super().line(request_id)
+
+    def take(self, reply: Reply) -> bool:
+        """Take one line of the stream; true unless it is the last one."""
+        if "entry" in reply:
+            entry = entry_from(reply["entry"])
+            if self._seen is None or entry.position > self._seen:
+                self._seen = entry.position
+                self.items.append(entry)
+        return "ok" not in reply
+
+    def take_items(self) -> list[Entry]:
+        """Return the entries that came since the last time."""
+        items, self.items = self.items, []
+        return items
+
+
+def _request(op: str, parse: Callable[[Reply], T], **fields: object) -> Request[T]:
+    return Request(op=op, body=b"%b}\n" % _members(_pruned(**fields)), parse=parse)
+
+
+def _fields(reply: Reply) -> dict[str, Any]:
+    return {name: value for name, value in reply.items() if name not in {"id", "ok"}}
+
+
+def _pruned(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _members(fields: Mapping[str, object]) -> bytes:
+    """Return *fields* as the members that stand in a JSON object behind others."""
+    return b",%b" % _json(fields)[1:-1] if fields else b""
+
+
+def _json(value: object, field: str = "") -> bytes:
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:
+        problem = "a string in it is not text that UTF-8 can hold (a lone surrogate)"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except (TypeError, ValueError) as error:  # no JSON type, NaN, or within itself
+        problem = str(error)
+    what = f'"{field}"' if field else "the request"
+    raise InvalidError(f"{what} cannot be written as JSON: {problem}", field=field)
+
+
+def _event(event: Event) -> bytes:
+    if isinstance(event, str | bytes):
+        return _checked(event)
+    if isinstance(event, Mapping):
+        return _json(event if isinstance(event, dict) else dict(event), "event")
+    raise InvalidError(
+        f'"event" must be a mapping, or JSON text, not {type(event).__name__}', field="event"
+    )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Looks at the syntax alone: numbers stay text, which also spares the limit on
+# how many digits Python makes a number of.
+_check_syntax = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=str, parse_float=str
+).decode
+
+
+def _checked(text: str | bytes) -> bytes:
+    """Return JSON *text* on one line, otherwise as it is."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        encoded = text if isinstance(text, bytes) else text.encode()
+        _check_syntax(decoded)
+    except RecursionError:
+        raise InvalidError('"event" is nested too deeply', field="event") from None
+    except ValueError as error:  # bad UTF-8 is one too
+        raise InvalidError(f'"event" is not JSON text: {error}', field="event") from None
+    if b"\n" not in encoded:
+        return encoded
+    # In valid JSON a newline can only stand between tokens.
+    return encoded.replace(b"\r\n", b" ").replace(b"\n", b" ")
+
+
+def _timestamp(timestamp: Timestamp | None) -> str | None:
+    if not isinstance(timestamp, datetime):
+        return timestamp
+    if timestamp.tzinfo is None:
+        raise InvalidError(
+            '"timestamp" has no time zone; use datetime.now(UTC), or astimezone()',
+            field="timestamp",
+        )
+    return timestamp.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,0 +1,231 @@
+"""The composition root: puts the daemon together, runs it, takes it apart.
+
+Opened in this order and closed in the reverse: locks, store, committer,
+socket.  The socket is served last, so a client that is answered at all is
+answered by a journal that has been checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from .. import __version__
+from ..clock import Clock
+from ..errors import DamagedError, StorageFailedError
+from ..store.base import Store
+from ..store.refusing import RefusingStore
+from ..store.sqlite import SqliteStore
+from . import logs
+from .admission import Admission
+from .committer import Committer
+from .config import Config
+from .config_watch import ConfigReloader, watch
+from .context import Context
+from .heads import Heads
+from .metrics import Metrics
+from .places import Lock, listening_socket, private_directory
+from .server import Server
+from .systemd import Notifier, inherited_socket, watchdog_interval
+
+EXIT_OK: Final = 0
+EXIT_IO: Final = 74  # EX_IOERR: a restart begins from what is on the disk
+
+# The database's thread waits this long for the interpreter's lock at the most;
+# Python's own 5 ms would be forty fsyncs.
+SWITCH_INTERVAL_SECONDS: Final = 0.0001
+
+# A collection in the middle of a batch is felt by everybody in it, and hardly
+# anything here is cyclic.
+GC_THRESHOLDS: Final = (100_000, 50, 100)
+
+STALLED_SECONDS: Final = 20.0  # a commit that takes longer is no sign of life
+
+
+class App:
+    """A daemon, from its configuration to its exit code."""
+
+    def __init__(self, config: Config, config_path: Path, *, socket_path: Path, database: Path):
+        self._config = config
+        self._config_path = config_path
+        self._socket_path = socket_path
+        self._database = database
+        self._clock = Clock()
+        self._log: FilteringBoundLogger = structlog.get_logger()
+        self._notifier = Notifier.from_environ(os.environ, clock=self._clock)
+        self._stop = asyncio.Event()
+        self._is_in_a_hurry = False
+
+    async def run(self) -> int:
+        """Serve until told to stop; return the exit code.
+
+        Raises:
+            AlreadyRunningError: another daemon holds the database or the socket.
+            ConfigError: something that the configuration names cannot be used.
+        """
+        os.umask(0o077)
+        private_directory(self._database.parent)
+        lock = Lock(self._database.with_name(self._database.name + ".lock"), str(self._database))
+        try:
+            return await self._run_locked()
+        finally:
+            lock.close()
+
+    async def _run_locked(self) -> int:
+        given = inherited_socket(os.environ, pid=os.getpid())
+        if given is not None:
+            return await self._run_on(given)
+        path = self._socket_path
+        private_directory(path.parent)
+        lock = Lock(path.with_name(path.name + ".lock"), str(path))
+        try:
+            access = self._config.access
+            listener = listening_socket(
+                path, mode=int(access.socket_mode, 8), group=access.socket_group
+            )
+            try:
+                return await self._run_on(listener)
+            finally:
+                path.unlink(missing_ok=True)
+        finally:
+            lock.close()
+
+    async def _run_on(self, listener: socket.socket) -> int:
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        store = SqliteStore(self._database)
+        try:
+            await store.open()
+        except DamagedError as error:
+            # Not an exit: under socket activation the next client would start
+            # us again, dozens of times a second, for the same damage.
+            self._log.critical("journal_damaged", error=str(error))
+            return await self._serve(listener, RefusingStore(error), f"DAMAGED: {error}")
+        try:
+            code = await self._serve(listener, store, "ready")
+            if code == EXIT_OK and not self._is_in_a_hurry:
+                await store.settle_all()
+                await store.checkpoint()
+        finally:
+            await store.close()
+        return code
+
+    async def _serve(self, listener: socket.socket, store: Store, status: str) -> int:
+        clock = self._clock
+        heads = Heads(store, clock)
+        metrics = Metrics(clock.monotonic())
+        committer = Committer(store, heads, metrics, clock, self._log)
+        context = Context(
+            config=self._config,
+            store=store,
+            heads=heads,
+            committer=committer,
+            admission=Admission(self._config.limits),
+            metrics=metrics,
+            clock=clock,
+            log=self._log,
+            boot_id=_boot_id(),
+        )
+        self._apply(context, self._config)
+        reloader = self._reloader(context)
+        self._handle_signals(reloader)
+        stop = self._stop
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                server = Server(context, tasks)
+                writer = tasks.create_task(committer.run())
+                watcher = tasks.create_task(
+                    watch(
+                        self._config_path,
+                        on_change=lambda: reloader.reload("file"),
+                        stop=stop,
+                        since=reloader.loaded,
+                    )
+                )
+                watchdog = tasks.create_task(self._feed_watchdog(committer))
+                await server.listen(listener)
+                self._notifier.ready(status)
+                self._log.info(
+                    "daemon_started",
+                    version=__version__,
+                    socket=listener.getsockname(),
+                    database=str(self._database),
+                )
+                await stop.wait()
+                self._notifier.stopping("answering what is queued")
+                server.stop()
+                committer.close()
+                await writer
+                await server.close()
+                watchdog.cancel()
+                watcher.cancel()
+        except* StorageFailedError as group:
+            self._log.critical("daemon_failed", error=str(group.exceptions[0]))
+        if committer.failure is not None:
+            return EXIT_IO
+        self._log.info("daemon_stopped", entries=metrics.entries)
+        return EXIT_OK
+
+    def _reloader(self, context: Context) -> ConfigReloader:
+        def apply(config: Config) -> None:
+            self._apply(context, replace(config, log=config.log))
+
+        return ConfigReloader(
+            self._config_path,
+            current=self._config,
+            apply=apply,
+            log=self._log,
+            notify=self._notifier,
+        )
+
+    def _apply(self, context: Context, config: Config) -> None:
+        """Run with *config* from now on; what cannot change live is as it was."""
+        context.config = config
+        context.admission.limits = config.limits
+        committer, commit = context.committer, config.commit
+        committer.batch_entries_max = commit.batch_entries_max
+        committer.batch_bytes_max = commit.batch_bytes_max
+        if isinstance(context.store, SqliteStore):
+            context.store.checkpoint_commits = commit.checkpoint_commits
+            context.store.free_bytes_min = commit.free_bytes_min
+        logs.configure(config.log)
+
+    def _handle_signals(self, reloader: ConfigReloader) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_on, number)
+        loop.add_signal_handler(signal.SIGHUP, reloader.reload, "SIGHUP")
+
+    def _stop_on(self, number: signal.Signals) -> None:
+        """Stop; a second signal skips what only makes the next start faster."""
+        self._is_in_a_hurry = self._stop.is_set()
+        self._log.info("stop_requested", signal=number.name, in_a_hurry=self._is_in_a_hurry)
+        self._stop.set()
+
+    async def _feed_watchdog(self, committer: Committer) -> None:
+        """Tell systemd that the loop turns and that no commit is stuck."""
+        interval = watchdog_interval(os.environ, pid=os.getpid())
+        while interval is not None:
+            since = committer.busy_since
+            if since is None or self._clock.monotonic() - since < STALLED_SECONDS:
+                self._notifier.watchdog()
+            await asyncio.sleep(interval)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return "unknown"

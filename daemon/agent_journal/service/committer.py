@@ -1,0 +1,302 @@
+"""Group commit: the only code that writes to the store.
+
+Many connections append at once; one fsync is slow and one fsync for all of
+them is no slower.  So appends queue, a single task takes whatever has queued
+while the previous commit was on its way to disk, and each caller is answered
+when the commit holding its entry is durable.  The disk sets the batch size: an
+idle journal commits single entries at once, a busy one commits many together,
+and there is no delay to tune.
+
+Invariant: a caller that got a sequence number can lose power and keep its entry.
+
+A batch takes from each uid in turn, so that a flood from one of them leaves
+room for the others; within a uid the order is that of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from ..clock import Clock
+from ..errors import (
+    DamagedError,
+    JournalError,
+    ShuttingDownError,
+    StorageFailedError,
+    StorageFullError,
+)
+from ..model import Position, Uid
+from ..store.base import AgentChange, Batch, NewEntry, Store
+from .heads import Heads
+from .metrics import Metrics
+
+BATCH_ENTRIES_MAX: Final = 4096
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+QUANTUM_BYTES: Final = 64 * 1024  # what a uid may put into a batch before it is another's turn
+
+
+class Waiter(Protocol):
+    """Who is told what became of a submission."""
+
+    def committed(self) -> None:
+        """Take note that submissions of this waiter were answered."""
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """Neighbouring entries of one caller, recorded all or none.
+
+    ``position`` or ``error`` is set before the waiter is told.
+    """
+
+    waiter: Waiter
+    entries: list[NewEntry] = field(default_factory=list)
+    changes: list[AgentChange] = field(default_factory=list)
+    size_bytes: int = 0
+    position: Position | None = None
+    error: JournalError | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether it is known what became of it."""
+        return self.position is not None or self.error is not None
+
+
+class Committer:
+    """The queue, and the task that empties it."""
+
+    def __init__(
+        self, store: Store, heads: Heads, metrics: Metrics, clock: Clock, log: FilteringBoundLogger
+    ) -> None:
+        self.batch_entries_max = BATCH_ENTRIES_MAX
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        self.failure: JournalError | None = None
+        self.busy_since: float | None = None  # when the commit that is on its way began
+        self._store = store
+        self._heads = heads
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._queues: dict[Uid, deque[Submission]] = {}
+        self._queued_entries = 0
+        self._queued_bytes = 0
+        self._wakeup: asyncio.Future[None] | None = None
+        self._listener: asyncio.Future[None] | None = None
+        self._is_closing = False
+        self._is_full = False
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits to be committed."""
+        return self._queued_bytes
+
+    @property
+    def queued_entries(self) -> int:
+        """How many entries wait to be committed."""
+        return self._queued_entries
+
+    def submit(self, uid: Uid, submission: Submission) -> None:
+        """Queue *submission*; its waiter is told when it is durable or refused."""
+        if self._is_closing:
+            submission.error = self.failure or _shutting_down()
+            self._heads.forget()
+            asyncio.get_running_loop().call_soon(submission.waiter.committed)
+            return
+        queue = self._queues.get(uid)
+        if queue is None:
+            queue = self._queues[uid] = deque()
+        queue.append(submission)
+        self._queued_entries += len(submission.entries)
+        self._queued_bytes += submission.size_bytes
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def close(self) -> None:
+        """Take no more; ``run`` ends when the queue is empty."""
+        self._is_closing = True
+        self._wake()
+
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return what is done when something more was committed, or nothing will be.
+
+        Raises:
+            ShuttingDownError: nothing will be.
+        """
+        if self._is_closing:
+            raise _shutting_down()
+        if self._listener is None:
+            self._listener = asyncio.get_running_loop().create_future()
+        return self._listener
+
+    async def run(self) -> None:
+        """Commit batches until closed, or until the store fails.
+
+        Raises:
+            StorageFailedError: the store is unusable; the process must end.
+        """
+        try:
+            while await self._has_work():
+                if self._queues:
+                    await self._commit(self._take())
+                await self._maintain()
+        except StorageFailedError as error:
+            self.failure = error
+            raise
+        finally:
+            self._is_closing = True
+            self._refuse_queued()
+            self._notify()
+
+    async def _has_work(self) -> bool:
+        """Wait for a submission; keep house meanwhile.  False: closed, and nothing queued."""
+        while not self._queues:
+            if self._is_closing:
+                return False
+            if await self._maintain():
+                await asyncio.sleep(0)
+                continue
+            if self._queues:
+                break
+            self._wakeup = asyncio.get_running_loop().create_future()
+            try:
+                await self._wakeup
+            finally:
+                self._wakeup = None
+        return True
+
+    def _take(self) -> list[Submission]:
+        """Take the next batch off the queues: of each uid in turn, as it came."""
+        if len(self._queues) == 1 and self._fits():
+            (queue,) = self._queues.values()
+            self._queues.clear()
+            self._queued_entries = self._queued_bytes = 0
+            return list(queue)
+        taken: list[Submission] = []
+        entries = size = 0
+        while self._queues and entries < self.batch_entries_max and size < self.batch_bytes_max:
+            uid = next(iter(self._queues))
+            queue = self._queues.pop(uid)
+            quantum = 0
+            while queue and quantum < QUANTUM_BYTES and entries < self.batch_entries_max:
+                submission = queue.popleft()
+                taken.append(submission)
+                entries += len(submission.entries)
+                quantum += submission.size_bytes + 1
+            size += quantum
+            if queue:
+                self._queues[uid] = queue  # at the end of the row
+        self._queued_entries -= entries
+        self._queued_bytes -= sum([submission.size_bytes for submission in taken])
+        return taken
+
+    def _fits(self) -> bool:
+        return (
+            self._queued_entries <= self.batch_entries_max
+            and self._queued_bytes <= self.batch_bytes_max
+        )
+
+    async def _commit(self, submissions: list[Submission]) -> None:
+        batch = _batch(submissions)
+        heads = self._heads
+        number = heads.batch if not self._queues else heads.batch - 1
+        heads.batch = number + 1
+        self.busy_since = started = self._clock.monotonic()
+        try:
+            position = await self._store.commit(batch)
+        except BaseException as error:
+            # Even a cancelled commit may have reached the disk.  Nobody may be
+            # left waiting, and nobody may be told that it did not happen.
+            self._failed(submissions, error)
+            if not isinstance(error, StorageFullError):
+                raise
+            return
+        finally:
+            self.busy_since = None
+        heads.committed = number
+        self._is_full = False
+        self._metrics.committed(
+            len(batch.entries),
+            sum([submission.size_bytes for submission in submissions]),
+            self._clock.monotonic() - started,
+        )
+        for submission in submissions:
+            submission.position = position
+            position = Position(position + len(submission.entries))
+        self._tell(submissions)
+        self._notify()
+
+    def _failed(self, submissions: list[Submission], error: BaseException) -> None:
+        if isinstance(error, StorageFullError):
+            self._report_full(error)
+            refusal: JournalError = error
+        else:
+            self._log.critical("commit_failed", error=str(error))
+            refusal = (
+                error
+                if isinstance(error, (StorageFailedError, DamagedError))
+                else StorageFailedError("the commit did not finish; the daemon restarts")
+            )
+        for submission in submissions:
+            submission.error = refusal
+        self._tell(submissions)
+        if isinstance(error, StorageFullError):
+            # They were numbered behind entries that were not recorded.
+            self._refuse_queued(error)
+        self._heads.forget()
+
+    def _report_full(self, error: StorageFullError) -> None:
+        if not self._is_full:
+            self._is_full = True
+            self._log.error("storage_filled", error=str(error))
+
+    def _refuse_queued(self, error: JournalError | None = None) -> None:
+        refusal = error or _shutting_down()
+        waiting = [submission for queue in self._queues.values() for submission in queue]
+        self._queues.clear()
+        self._queued_entries = self._queued_bytes = 0
+        for submission in waiting:
+            submission.error = refusal
+        self._tell(waiting)
+
+    def _tell(self, submissions: list[Submission]) -> None:
+        for waiter in dict.fromkeys([submission.waiter for submission in submissions]):
+            waiter.committed()
+
+    def _notify(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.set_result(None)
+
+    async def _maintain(self) -> bool:
+        try:
+            return await self._store.maintain()
+        except StorageFullError as error:
+            self._report_full(error)
+            return False
+
+
+def _shutting_down() -> ShuttingDownError:
+    return ShuttingDownError(
+        "the daemon is stopping; connect again in a moment and send the request again"
+    )
+
+
+def _batch(submissions: list[Submission]) -> Batch:
+    batch = Batch()
+    entries = batch.entries
+    for submission in submissions:
+        if submission.changes:
+            base = len(entries)
+            for change in submission.changes:
+                change.index += base
+            batch.changes += submission.changes
+        entries += submission.entries
+    return batch

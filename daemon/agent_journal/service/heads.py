@@ -1,0 +1,129 @@
+"""The head of each agent that is being written: what its next entry must be.
+
+An entry is checked and numbered before it is queued, against these, so that a
+bad one is refused without a transaction and cannot fail its neighbours.  A
+head runs ahead of the disk by what is queued; if a batch is not recorded, all
+heads are forgotten and loaded again as they are needed.
+
+Only so many are kept, and never one that is being committed is dropped: the
+store knows what was committed, and nobody else knows what is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from ..clock import Clock
+from ..model import AgentId, Micros, Sequence, Uid
+from ..store.base import AgentRecord, Store
+
+HEADS_MAX: Final = 16_384
+KEYS_MAX: Final = 1024
+
+_RECORD_FIELDS: Final = AgentRecord.__struct_fields__
+
+
+class Head(AgentRecord):
+    """An agent as it will be when everything queued is committed."""
+
+    batch: int = 0  # when all of its entries are committed: with this batch, or before
+    is_new: bool = False  # nothing of it was queued yet, nor committed
+    keys: dict[str, Sequence] = msgspec.field(default_factory=dict)  # used lately
+
+    def record(self) -> AgentRecord:
+        """Return what the store is to know of the agent from now on."""
+        return AgentRecord(*[getattr(self, name) for name in _RECORD_FIELDS])
+
+
+class Heads:
+    """The heads in memory, by namespace."""
+
+    def __init__(self, store: Store, clock: Clock, *, heads_max: int = HEADS_MAX) -> None:
+        self._store = store
+        self._clock = clock
+        self._heads_max = heads_max
+        self._namespaces: dict[Uid, dict[str, Head]] = {}
+        self._count = 0
+        self._loading: dict[tuple[Uid, AgentId], asyncio.Future[None]] = {}
+        self._loaded_since = 0  # rises when heads are forgotten: what was being loaded is stale
+        self.batch = 1  # counts the times that the queue was emptied
+        self.committed = 0  # what was queued up to here is on the disk
+
+    def namespace(self, uid: Uid) -> dict[str, Head]:
+        """Return the heads of *uid* by agent id; the dictionary stays the same one."""
+        return self._namespaces.setdefault(uid, {})
+
+    async def load(self, uid: Uid, agent_id: AgentId) -> None:
+        """Bring the head of an agent into memory, or a new one where there is none."""
+        name = uid, agent_id
+        while agent_id not in self.namespace(uid):
+            loading = self._loading.get(name)
+            if loading is None:
+                await self._load(uid, agent_id)
+            else:
+                await asyncio.wait([loading])
+
+    async def _load(self, uid: Uid, agent_id: AgentId) -> None:
+        name = uid, agent_id
+        done = self._loading[name] = asyncio.get_running_loop().create_future()
+        try:
+            forgotten = self._loaded_since
+            (record,) = await self._store.load([name])
+            if forgotten == self._loaded_since:
+                self._put(self._new(uid, agent_id) if record is None else _head(record))
+        finally:
+            del self._loading[name]
+            done.set_result(None)
+
+    def _new(self, uid: Uid, agent_id: AgentId) -> Head:
+        now = Micros(self._clock.wall_us())
+        return Head(
+            uid=uid,
+            agent_id=agent_id,
+            number=self._store.new_number(),
+            created_at=now,
+            updated_at=now,
+            is_new=True,
+        )
+
+    def _put(self, head: Head) -> None:
+        if self._count >= self._heads_max:
+            self._make_room()
+        self.namespace(head.uid)[head.agent_id] = head
+        self._count += 1
+
+    def _make_room(self) -> None:
+        """Drop the oldest quarter of the heads that are not being committed."""
+        wanted = self._heads_max // 4
+        for heads in self._namespaces.values():
+            idle = [name for name, head in heads.items() if head.batch <= self.committed]
+            for name in idle[:wanted]:
+                del heads[name]
+            self._count -= len(idle[:wanted])
+            wanted -= len(idle[:wanted])
+
+    def is_committed(self, head: Head) -> bool:
+        """Tell whether nothing of the agent is on its way to the disk."""
+        return head.batch <= self.committed
+
+    def forget(self) -> None:
+        """Drop all heads: what was queued behind them will not be recorded."""
+        for heads in self._namespaces.values():
+            heads.clear()
+        self._count = 0
+        self._loaded_since += 1
+
+
+def remember_key(head: Head, key: str, sequence: Sequence, *, is_committed: bool) -> None:
+    """Note that *key* is on its way to the disk; the store knows the older ones."""
+    if len(head.keys) >= KEYS_MAX and is_committed:
+        head.keys.clear()
+    head.keys[key] = sequence
+    head.key_high = max(head.key_high, key)
+
+
+def _head(record: AgentRecord) -> Head:
+    return Head(*[getattr(record, name) for name in _RECORD_FIELDS])

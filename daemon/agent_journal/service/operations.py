@@ -1,0 +1,382 @@
+"""The operations that ask the store: all but ``append``.
+
+Each is a function of a caller and a request that returns the reply's fields.
+What goes on for long goes on in slices, and the store lets commits in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from .. import __version__
+from ..errors import (
+    AgentUnfinishedError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    UnsupportedProtocolError,
+)
+from ..lifecycle import is_terminal
+from ..model import (
+    AGENT_ID_BYTES_MAX,
+    KEY_BYTES_MAX,
+    PROTOCOL_VERSION,
+    AgentId,
+    Micros,
+    Sequence,
+    Uid,
+)
+from ..store.base import AgentChange, AgentRecord, Filter
+from ..wire import (
+    Agents,
+    Compact,
+    Describe,
+    EntryRenderer,
+    Hello,
+    Read,
+    Stats,
+    Tail,
+    check_agent_id,
+    id_prefix,
+    ok_reply,
+    render_timestamp,
+)
+from .admission import RETRY_MS
+from .committer import Submission
+from .context import Context, Sink
+from .peer import Peer
+
+AGENTS_MAX: Final = 1000
+TAIL_SLICE_ENTRIES: Final = 1000
+
+EVERYONE: Final = "*"
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asks, and what the daemon may do for them."""
+
+    context: Context
+    peer: Peer
+    sink: Sink
+
+    def namespace(self, uid: int | str | None) -> Uid:
+        """Return the namespace to act in.
+
+        Raises:
+            ForbiddenError: it is another's, and the caller is no administrator.
+        """
+        if uid is None or uid == self.peer.uid:
+            return self.peer.uid
+        if not self.peer.is_admin(self.context.config.access.admin_group):
+            raise ForbiddenError(
+                f'you are uid {self.peer.uid}; only root, the daemon\'s own uid and the admin group '
+                'may ask for another "uid"; leave the field out to act in your own namespace'
+            )
+        return Uid(int(uid))
+
+    def namespaces(self, uid: int | str | None) -> Uid | None:
+        """Return the namespace to look at, ``None`` for all of them."""
+        if uid == EVERYONE:
+            self.namespace(-1)
+            return None
+        return self.namespace(uid)
+
+    async def agent(self, uid: Uid, agent_id: str) -> AgentRecord:
+        """Return what is committed of an agent.
+
+        Raises:
+            NotFoundError: the namespace has no such agent.
+        """
+        check_agent_id(agent_id)
+        (record,) = await self.context.store.load([(uid, AgentId(agent_id))])
+        if record is None:
+            raise NotFoundError(
+                f"there is no agent {agent_id} of uid {uid}; an agent begins with its first entry"
+            )
+        return record
+
+
+def hello(caller: Caller, request: Hello) -> dict[str, object]:
+    """Say which protocol is spoken, and within which limits."""
+    if request.protocol not in (None, PROTOCOL_VERSION):
+        raise UnsupportedProtocolError(
+            f"protocol {request.protocol} is not spoken here; use {PROTOCOL_VERSION}",
+            supported=[PROTOCOL_VERSION],
+        )
+    limits = caller.context.config.limits
+    return {
+        "server": "agent-journald",
+        "version": __version__,
+        "protocol": PROTOCOL_VERSION,
+        "boot_id": caller.context.boot_id,
+        "limits": {
+            "frame_bytes_max": limits.frame_bytes_max,
+            "read_entries_max": limits.read_entries_max,
+            "reply_bytes_max": limits.reply_bytes_max,
+            "agent_id_bytes_max": AGENT_ID_BYTES_MAX,
+            "key_bytes_max": KEY_BYTES_MAX,
+        },
+    }
+
+
+async def read(caller: Caller, request: Read) -> bytes:
+    """Return the reply with a page of an agent's entries."""
+    context = caller.context
+    record = await caller.agent(caller.namespace(request.uid), request.agent_id)
+    limits = context.config.limits
+    _check_unsent(caller)
+    wanted = min(request.limit, limits.read_entries_max)
+    sequence = min(request.from_sequence, record.next_sequence)
+    room = limits.reply_bytes_max
+    agent_id = record.agent_id.encode()
+    renderer = EntryRenderer()
+    pieces: list[bytes] = []
+    while wanted > 0 and sequence < record.next_sequence and (room > 0 or not pieces):
+        entries = await context.store.read(
+            record.number, from_sequence=sequence, limit=wanted, bytes_max=max(room, 1)
+        )
+        if not entries:
+            break  # compacted meanwhile
+        for entry in entries:
+            piece = renderer.render(
+                entry.sequence,
+                entry.position,
+                entry.timestamp,
+                agent_id,
+                entry.iteration,
+                entry.event,
+            )
+            if pieces and len(piece) > room:
+                room = 0
+                break
+            pieces.append(piece)
+            room -= len(piece)
+            sequence += 1
+        wanted -= len(entries)
+    more = b"true" if sequence < record.next_sequence else b"false"
+    return b'%b"ok":true,"entries":[%b],"next_sequence":%d,"more":%b}\n' % (
+        id_prefix(request.id),
+        b",".join(pieces),
+        sequence,
+        more,
+    )
+
+
+def _check_unsent(caller: Caller) -> None:
+    """Refuse to fill the memory with replies that nobody reads."""
+    admission = caller.context.admission
+    if admission.is_full(caller.peer.uid):
+        raise OverloadedError(
+            "too much is in flight for another reply; read the replies that are under way, "
+            f"then try again in {RETRY_MS} ms",
+            retry_ms=RETRY_MS,
+        )
+
+
+def _shown(record: AgentRecord) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "agent_id": record.agent_id,
+        "kind": record.kind,
+        "state": record.state.value,
+        "uid": record.uid,
+        "entries": record.next_sequence,
+        "latest_sequence": max(record.next_sequence - 1, 0),
+        "next_sequence": record.next_sequence,
+        "last_completed_iteration": record.last_iteration,
+        "epoch": record.epoch,
+        "attempts": record.attempts,
+        "created_at": render_timestamp(record.created_at),
+        "updated_at": render_timestamp(record.updated_at),
+        "first_position": record.first_position,
+    }
+    if record.reason is not None:
+        shown["reason"] = record.reason
+    return shown
+
+
+async def describe(caller: Caller, request: Describe) -> dict[str, object]:
+    """Tell what is known of one agent."""
+    record = await caller.agent(caller.namespace(request.uid), request.agent_id)
+    return {"agent": _shown(record)}
+
+
+async def agents(caller: Caller, request: Agents) -> dict[str, object]:
+    """List agents by first position."""
+    uid = caller.namespaces(request.uid)
+    after = await _after(caller, uid, request.after)
+    limit = min(request.limit, AGENTS_MAX)
+    found: list[AgentRecord] = []
+    while len(found) <= limit:
+        some, reached = await caller.context.store.agents(
+            uid=uid,
+            state=request.state,
+            kind=request.kind,
+            after=after,
+            limit=limit + 1 - len(found),
+        )
+        found += some
+        if reached is None:
+            break
+        after = reached
+    return {"agents": [_shown(record) for record in found[:limit]], "more": len(found) > limit}
+
+
+async def _after(caller: Caller, uid: Uid | None, after: str | int | None) -> int:
+    if after is None:
+        return -1
+    if isinstance(after, int):
+        return after
+    if uid is None:
+        raise InvalidError(
+            '"after" must be the last agent\'s first_position when "uid" is "*"', field="after"
+        )
+    return (await caller.agent(uid, after)).first_position
+
+
+class _Answer:
+    """Waits for one submission."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def committed(self) -> None:
+        """Take note that the submission was answered."""
+        if not self._done.done():
+            self._done.set_result(None)
+
+    async def of(self, uid: Uid, submission: Submission) -> None:
+        """Submit, wait until it is durable, and raise what it was refused with."""
+        self._caller.context.committer.submit(uid, submission)
+        await self._done
+        if submission.error is not None:
+            raise submission.error
+
+
+async def settle(caller: Caller, uid: Uid) -> None:
+    """Wait until everything that was queued in a namespace is durable."""
+    answer = _Answer(caller)
+    await answer.of(uid, Submission(answer))
+
+
+async def compact(caller: Caller, request: Compact) -> dict[str, object]:
+    """Remove all entries of an agent."""
+    context = caller.context
+    uid = caller.namespace(request.uid)
+    check_agent_id(request.agent_id)
+    await caller.agent(uid, request.agent_id)
+    head = context.heads.namespace(uid).get(request.agent_id)
+    while head is None:
+        await context.heads.load(uid, AgentId(request.agent_id))
+        head = context.heads.namespace(uid).get(request.agent_id)
+    if not is_terminal(head.state) and not request.force:
+        raise AgentUnfinishedError(
+            f"{head.agent_id} is {head.state}; finish it with Terminated first, "
+            'or send "force": true to lose its entries',
+            state=head.state.value,
+        )
+    removed, ended = head.next_sequence, head.number
+    head.number = context.store.new_number()
+    head.next_sequence = Sequence(0)
+    head.last_iteration = 0
+    head.key_high = ""
+    head.keys.clear()
+    head.batch = context.heads.batch
+    head.updated_at = Micros(context.clock.wall_us())
+    answer = _Answer(caller)
+    submission = Submission(answer, changes=[AgentChange(0, head.record(), compacted=ended)])
+    await answer.of(uid, submission)
+    return {"removed": removed}
+
+
+def stats(caller: Caller, request: Stats) -> dict[str, object]:
+    """Give the daemon's counters and gauges."""
+    uid = caller.namespaces(request.uid) if request.uid is not None else caller.peer.uid
+    context = caller.context
+    metrics, admission = context.metrics, context.admission
+    connections = admission.connections
+    own = sum(connections.values()) if uid is None else connections[uid]
+    in_flight = admission.bytes_in_flight if uid is None else admission.by_uid[uid]
+    commit = metrics.commit_seconds
+    return {
+        "version": __version__,
+        "sqlite_version": sqlite3.sqlite_version,
+        "pid": os.getpid(),
+        "uptime_seconds": round(context.clock.monotonic() - metrics.started, 3),
+        "connections": own,
+        "connections_accepted": metrics.connections_accepted,
+        "connections_refused": metrics.connections_refused,
+        "bytes_in_flight": in_flight,
+        "queued_entries": context.committer.queued_entries,
+        "entries_committed": metrics.entries,
+        "bytes_committed": metrics.entry_bytes,
+        "commits": metrics.commits,
+        "batch_entries_mean": round(metrics.entries / max(metrics.commits, 1), 2),
+        "batch_entries_max": metrics.batch_entries_max,
+        "commit_ms_p50": round(commit.quantile(0.5) * 1000, 3),
+        "commit_ms_p99": round(commit.quantile(0.99) * 1000, 3),
+        "commit_ms_max": round(commit.max_seconds * 1000, 3),
+        "refused": dict(metrics.refused),
+    }
+
+
+async def tail(caller: Caller, request: Tail) -> None:
+    """Stream entries in position order, as fast as the client reads them."""
+    context = caller.context
+    uid = caller.namespaces(request.uid)
+    if request.agent_id is not None:
+        check_agent_id(request.agent_id)
+    agent_id = None if request.agent_id is None else AgentId(request.agent_id)
+    wanted = Filter(uid=uid, agent_id=agent_id)
+    position = await _first_position(context, request, wanted)
+    renderer = EntryRenderer()
+    prefix = id_prefix(request.id)
+    while True:
+        committed = context.committer.next_commit()  # before the scan: none is missed
+        scan = await context.store.scan(
+            wanted,
+            from_position=position,
+            limit=TAIL_SLICE_ENTRIES,
+            bytes_max=context.config.limits.reply_bytes_max,
+        )
+        lines = [
+            b'%b"entry":%b}\n'
+            % (
+                prefix,
+                renderer.render(
+                    entry.sequence,
+                    entry.position,
+                    entry.timestamp,
+                    record.agent_id.encode(),
+                    entry.iteration,
+                    entry.event,
+                    record.uid if uid is None else None,
+                ),
+            )
+            for record, entry in scan.entries
+        ]
+        position = scan.next_position
+        if lines:
+            caller.sink.write(b"".join(lines))
+            await caller.sink.drained()
+        if scan.is_end:
+            if not request.follow:
+                break
+            await asyncio.wait([committed])  # shared with others: not ours to cancel
+    caller.sink.write(ok_reply(request.id, {"position": position}))
+
+
+async def _first_position(context: Context, request: Tail, wanted: Filter) -> int:
+    if request.from_position is not None and request.last is not None:
+        raise InvalidError('send "from_position" or "last", not both', field="last")
+    if request.from_position is not None:
+        return request.from_position
+    if request.last is not None or request.follow:
+        return await context.store.position_of_last(wanted, request.last or 0)
+    return 0

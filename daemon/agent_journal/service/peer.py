@@ -1,0 +1,66 @@
+"""Who is at the other end of a connection, by the kernel's word alone."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..model import OVERFLOW_UID, Uid
+
+_UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
+_SO_PEERGROUPS: Final = 59  # not in the socket module; unix(7) has it since Linux 4.13
+_GROUPS_MAX: Final = 65_536  # NGROUPS_MAX, limits.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The process that connected, as it was when it did."""
+
+    uid: Uid
+    gid: int
+    pid: int
+    groups: frozenset[int]
+
+    def is_admin(self, admin_group: str) -> bool:
+        """Tell whether it may act in the namespaces of others."""
+        if self.uid in (0, os.geteuid()):
+            return True
+        if not admin_group:
+            return False
+        try:
+            gid = grp.getgrnam(admin_group).gr_gid
+        except KeyError:
+            return False
+        return gid == self.gid or gid in self.groups
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return Peer(uid=Uid(uid), gid=gid, pid=pid, groups=_groups_of(connection))
+
+
+def _groups_of(connection: socket.socket) -> frozenset[int]:
+    size = struct.calcsize("I")
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 32 * size)
+    except OSError:  # more than fit, or a kernel that cannot tell
+        try:
+            raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX * size)
+        except OSError:
+            return frozenset()
+    return frozenset(struct.unpack(f"{len(raw) // size}I", raw))
+
+
+def overflow_uid() -> Uid:
+    """Return the uid by which this kernel calls those that it cannot name here."""
+    try:
+        return Uid(int(Path("/proc/sys/kernel/overflowuid").read_text("ascii")))
+    except (OSError, ValueError):
+        return OVERFLOW_UID

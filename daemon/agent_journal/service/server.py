@@ -1,0 +1,211 @@
+"""The socket: connections in, bytes to and from their sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from typing import Final, cast
+
+from ..errors import ForbiddenError, JournalError, TooManyConnectionsError
+from ..model import Uid
+from ..wire import error_reply
+from .context import Context
+from .peer import Peer, overflow_uid, peer_of
+from .places import BACKLOG
+from .session import Session
+
+DESCRIPTORS_RESERVED: Final = 64  # for the database, logs, the watcher, and accept itself
+DRAIN_SECONDS: Final = 5.0
+UNSENT_BYTES_MAX: Final = 64 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection, which is its session's sink."""
+
+    def __init__(self, server: Server) -> None:
+        self.unsent_bytes = 0
+        self._server = server
+        self._transport: asyncio.Transport
+        self._session: Session | None = None
+        self._drained: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out who it is, and begin the session or refuse it."""
+        self._transport = cast("asyncio.Transport", transport)
+        try:
+            peer = peer_of(transport.get_extra_info("socket"))
+            self._server.check(peer)
+        except JournalError as error:
+            self._transport.write(error_reply(None, error))
+            self._transport.close()
+            return
+        except OSError:  # gone already
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        self._session = self._server.begin(peer, self)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand *data* to the session."""
+        if self._session is not None:
+            self._session.receive(data)
+
+    def eof_received(self) -> bool:
+        """Keep the way back open: what was asked is still answered."""
+        if self._session is None:
+            return False
+        self._session.end()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """End the session."""
+        if self._session is not None:
+            self._set_unsent(0)
+            self._session.lost()
+            self._server.ended(self, self._session.uid)
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """Take note that the client does not read its replies."""
+        self._set_unsent(self._transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Take note that it has read them."""
+        self._set_unsent(0)
+        self._wake()
+
+    def _set_unsent(self, size: int) -> None:
+        """Count replies that nobody reads against the one who asked for them."""
+        before, self.unsent_bytes = self.unsent_bytes, size
+        if self._session is not None:
+            self._server.context.admission.change(self._session.uid, size - before)
+            self._session.resume()
+
+    def _wake(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # The session's side
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, or buffer it."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was written, or is gone."""
+        while self.unsent_bytes and not self._transport.is_closing():
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take again what the client sends."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what was written, then end the connection."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection, and lose what was not sent."""
+        self._transport.abort()
+
+    def stop(self) -> None:
+        """Take no more requests; close when all are answered."""
+        if self._session is not None:
+            self._session.stop()
+
+
+class Server:
+    """Listens, and keeps the connections."""
+
+    def __init__(self, context: Context, tasks: asyncio.TaskGroup) -> None:
+        self.context = context
+        self._tasks = tasks
+        self._connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._overflow_uid = overflow_uid()
+        self._descriptors_max = raise_descriptor_limit()
+        self._all_closed: asyncio.Future[None] | None = None
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept clients on *listener* from now on."""
+        loop = asyncio.get_running_loop()
+        # Both loops call listen() again; without a backlog it would shrink to 100.
+        self._listener = await loop.create_unix_server(
+            lambda: Connection(self), sock=listener, backlog=BACKLOG
+        )
+
+    def check(self, peer: Peer) -> None:
+        """Refuse a client that may not be served.
+
+        Raises:
+            ForbiddenError: the kernel cannot tell who it is.
+            TooManyConnectionsError: a bound is reached.
+        """
+        limits = self.context.config.limits
+        connections_max = min(limits.connections_max, self._descriptors_max)
+        if peer.uid == self._overflow_uid:
+            raise ForbiddenError(
+                f"you appear here as uid {peer.uid}, which is what the kernel calls everybody "
+                "whom it cannot name; connect from outside the user namespace"
+            )
+        if len(self._connections) >= connections_max:
+            self._refuse("limits.connections_max", connections_max)
+        if self.context.admission.connections[peer.uid] >= limits.connections_per_uid_max:
+            self._refuse("limits.connections_per_uid_max", limits.connections_per_uid_max)
+
+    def _refuse(self, option: str, limit: int) -> None:
+        self.context.metrics.connections_refused += 1
+        raise TooManyConnectionsError(
+            f"{limit} connections are open ({option}); close some, then connect again"
+        )
+
+    def begin(self, peer: Peer, connection: Connection) -> Session:
+        """Return the session of a client that was admitted."""
+        self._connections.add(connection)
+        self.context.admission.connections[peer.uid] += 1
+        self.context.metrics.connections_accepted += 1
+        return Session(self.context, peer, connection, self._tasks)
+
+    def ended(self, connection: Connection, uid: Uid) -> None:
+        """Take note that a connection has ended."""
+        self._connections.discard(connection)
+        connections = self.context.admission.connections
+        connections[uid] -= 1
+        if not connections[uid]:
+            del connections[uid]
+        if not self._connections and self._all_closed is not None:
+            self._all_closed.set_result(None)
+            self._all_closed = None
+
+    def stop(self) -> None:
+        """Accept nobody and read nothing any more; what was asked is still answered."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._connections):
+            connection.stop()
+
+    async def close(self) -> None:
+        """Wait until every client has its answers, but not for ever; end the connections."""
+        if self._connections:
+            self._all_closed = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._all_closed], timeout=DRAIN_SECONDS)
+            self._all_closed = None
+        for connection in list(self._connections):
+            connection.abort()
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many open files as the system lets us; return how many may be connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(hard - DESCRIPTORS_RESERVED, 1)

@@ -1,0 +1,184 @@
+"""The storage contract: what a backend promises, and what travels to it.
+
+A store keeps, for each agent, an append-only list of entries, and beside it
+what is known of the agent.  It has one way in, ``commit``: a batch is one
+transaction, and durable when ``commit`` returns.  It decides nothing: numbers,
+states and refusals were settled by the caller, who alone writes.
+
+Every backend passes ``agent_journal.testing.store_contract``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import NewType, Protocol
+
+import msgspec
+
+from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+
+# The identity of one history of an agent inside the store: compacting an agent
+# gives it a new one, so entries of the old history can never be taken for new.
+AgentNumber = NewType("AgentNumber", int)
+
+
+class AgentRecord(msgspec.Struct):
+    """What the journal knows of an agent."""
+
+    uid: Uid
+    agent_id: AgentId
+    number: AgentNumber
+    state: AgentState = AgentState.RUNNING
+    kind: str | None = None
+    epoch: int = 0
+    attempts: int = 0
+    reason: str | None = None
+    first_position: Position = Position(-1)  # -1: nothing was committed yet
+    created_at: Micros = Micros(0)
+    updated_at: Micros = Micros(0)
+    next_sequence: Sequence = Sequence(0)
+    last_iteration: int = 0
+    key_high: str = ""  # the greatest idempotency key that was ever used
+
+
+class NewEntry(msgspec.Struct, gc=False):
+    """An entry on its way into the store."""
+
+    number: AgentNumber
+    sequence: Sequence
+    timestamp: Micros
+    iteration: int
+    event: bytes
+    key: str | None = None
+
+
+class Entry(msgspec.Struct, gc=False):
+    """An entry as it is stored."""
+
+    number: AgentNumber
+    sequence: Sequence
+    position: Position
+    timestamp: Micros
+    iteration: int
+    event: bytes
+
+
+class AgentChange(msgspec.Struct):
+    """A new agent, or one whose state changed, as it is from an entry on.
+
+    With *compacted*, the history of that number ends here, and *record* is the
+    agent that is left, with the number of its next history.
+    """
+
+    index: int  # of the batch's entry that did it; a new agent's first position is there
+    record: AgentRecord
+    compacted: AgentNumber | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction records; counters of agents follow from its entries."""
+
+    entries: list[NewEntry] = field(default_factory=list)
+    changes: list[AgentChange] = field(default_factory=list)
+
+
+class Filter(msgspec.Struct):
+    """Which agents' entries a reader may see; ``None`` means any."""
+
+    uid: Uid | None = None
+    agent_id: AgentId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """One slice of the journal in commit order."""
+
+    entries: list[tuple[AgentRecord, Entry]]
+    next_position: Position  # where the next slice begins
+    is_end: bool  # nothing was committed at or behind ``next_position``
+
+
+class Store(Protocol):
+    """For each agent, an append-only list of entries that survives power loss."""
+
+    async def open(self) -> None:
+        """Open the store, and bring it to a state that may be served.
+
+        Raises:
+            DamagedError: the journal failed its checks.
+            StorageFailedError: it could not be opened.
+        """
+        ...
+
+    def new_number(self) -> AgentNumber:
+        """Return a number that no history ever had."""
+        ...
+
+    async def commit(self, batch: Batch) -> Position:
+        """Record *batch* as one transaction; return its first entry's position.
+
+        All or nothing is recorded.  On return it is durable: it has been
+        fsynced.  Positions follow each other within a batch and only rise.
+
+        Raises:
+            StorageFullError: nothing was recorded, and the store goes on.
+            StorageFailedError: the outcome is unknown; the store is unusable.
+        """
+        ...
+
+    async def load(self, names: Seq[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
+        """Return what is committed of each agent, ``None`` where there is none."""
+        ...
+
+    async def find_key(self, number: AgentNumber, key: str) -> Sequence | None:
+        """Return where *key* was used in a history."""
+        ...
+
+    async def read(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[Entry]:
+        """Return neighbouring entries of a history, in sequence order.
+
+        A slice: at most *limit* entries and about *bytes_max* bytes of events,
+        or fewer, but at least one where there is one.
+        """
+        ...
+
+    async def scan(
+        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
+    ) -> Scan:
+        """Return a slice of the journal in position order, of all wanted agents.
+
+        Entries of histories that were compacted are passed over.
+        """
+        ...
+
+    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+        """Return the position from which a scan yields the last *count* entries."""
+        ...
+
+    async def agents(
+        self,
+        *,
+        uid: Uid | None,
+        state: AgentState | None,
+        kind: str | None,
+        after: int,
+        limit: int,
+    ) -> tuple[list[AgentRecord], int | None]:
+        """Return agents by first position, of those behind position *after*.
+
+        A slice: the second value is where the next one begins, ``None`` at the
+        end; a slice may be empty and not the last.
+        """
+        ...
+
+    async def maintain(self) -> bool:
+        """Do one slice of housekeeping; return whether there is more to do."""
+        ...
+
+    async def close(self) -> None:
+        """Close the store; closing twice is allowed."""
+        ...

@@ -1,0 +1,453 @@
+"""The SQLite file, as the one thread sees it that may touch it.
+
+Everything here blocks, and runs on the connection's thread.  There is one
+connection in one process, and it writes, reads and checkpoints: SQLite before
+3.51.3 can corrupt a WAL database when two connections write or checkpoint at
+once, and a checkpointer on another connection never catches a busy writer.
+
+A call does little: a batch, or a slice of some hundred rows or a millisecond,
+so that nothing holds up the next commit for long.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from ..errors import ConfigError, StorageFailedError, StorageFullError
+from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
+from .rows import ROWS_PER_STATEMENT, PackedRow, Row
+from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
+from .unsettled import Generation, Story, pack_positions, unpack_positions
+
+APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
+SLICE_SECONDS: Final = 0.001
+SLICE_ENTRIES: Final = 512
+SWEEP_ROWS: Final = 32
+NAMES_MAX: Final = 32_768
+
+# In autocommit a statement is a transaction of its own, and runs without the
+# interpreter's lock from its first insertion to its fsync.
+_INSERT_ROWS: Final = {
+    count: QUERIES["insert_row"] + ", (?, ?)" * (count - 1)
+    for count in range(1, ROWS_PER_STATEMENT + 1)
+}
+
+
+class Database:
+    """A journal's file, opened."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._path = path
+        self._names: dict[int, AgentRecord | None] = {}
+
+    def prepare(self) -> tuple[Position, AgentNumber]:
+        """Set the connection up, migrate, and put what is there on a firm base.
+
+        Returns the next position and the highest number in use.
+        """
+        for pragma, expected in (
+            ("locking_mode=EXCLUSIVE", "exclusive"),
+            ("journal_mode=WAL", "wal"),
+        ):
+            (value,) = self._execute(f"PRAGMA {pragma}").fetchone()
+            if value != expected:
+                raise StorageFailedError(f"SQLite refused PRAGMA {pragma}: it says {value!r}")
+        self._execute("PRAGMA synchronous=FULL")
+        (level,) = self._execute("PRAGMA synchronous").fetchone()
+        if level != 2:  # noqa: PLR2004 - SQLite's number for FULL
+            raise StorageFailedError(f"SQLite refused PRAGMA synchronous=FULL: it says {level}")
+        for pragma in (
+            "wal_autocheckpoint=0",
+            "journal_size_limit=67108864",
+            "mmap_size=0",
+            "temp_store=MEMORY",
+            "trusted_schema=OFF",
+            "cell_size_check=ON",
+            "cache_size=-16384",
+        ):
+            self._execute(f"PRAGMA {pragma}").fetchall()
+        # After a failed fsync the kernel may hold pages that the disk does not;
+        # copying the WAL into the database before anything is acknowledged on
+        # top of it is what makes a restart a cure (docs/ARCHITECTURE.md).
+        self.checkpoint("TRUNCATE")
+        self._migrate()
+        (number,) = self._query("highest_number").fetchone()
+        return self._next_position(), AgentNumber(number)
+
+    def _migrate(self) -> None:
+        (version,) = self._execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self._path} was written by a newer agent-journald (its schema is {version}, "
+                f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
+            )
+        if version == 0 and self._execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise ConfigError(
+                f"{self._path} is an SQLite database, but not a journal; choose another --database"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            pragmas = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number};"
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script} {pragmas} COMMIT;")
+
+    def _next_position(self) -> Position:
+        floor = self._mark("next_position")
+        last = self._query("last_row").fetchone()
+        if last is None:
+            return Position(floor)
+        return Position(max(floor, last[0] + PackedRow(*last).count))
+
+    def _query(self, name: str, *values: object) -> sqlite3.Cursor:
+        return self._execute(QUERIES[name], values)
+
+    def _mark(self, name: str) -> int:
+        value: int = self._query("mark", name).fetchone()[0]
+        return value
+
+    # Writing
+
+    def write(
+        self,
+        rows: list[Row],
+        changes: list[AgentChange],
+        first_position: Position,
+        next_position: Position,
+        free_bytes_min: int,
+    ) -> None:
+        """Commit a batch: *rows* for the log, and what changes of agents."""
+        if rows:  # a compaction makes room, so it needs none
+            self._check_room(free_bytes_min)
+        if not changes and len(rows) <= ROWS_PER_STATEMENT:
+            self._insert(rows)
+            return
+        with self._transaction():
+            for start in range(0, len(rows), ROWS_PER_STATEMENT):
+                self._insert(rows[start : start + ROWS_PER_STATEMENT])
+            for change in changes:
+                if change.compacted is None:
+                    position = first_position + change.index
+                    self._execute(QUERIES["put_agent"], _agent_values(change.record, position))
+                else:
+                    self._compact(change.compacted, change.record, next_position)
+        for change in changes:
+            self._names.pop(change.compacted or change.record.number, None)
+
+    def _insert(self, rows: list[Row]) -> None:
+        values: list[Any] = [None] * (2 * len(rows))
+        values[0::2] = [row[0] for row in rows]
+        values[1::2] = [row[1] for row in rows]
+        self._execute(_INSERT_ROWS[len(rows)], values)
+
+    def _compact(
+        self, number: AgentNumber, record: AgentRecord, next_position: Position
+    ) -> None:
+        self._query("renumber_agent", record.number, record.state, record.updated_at, number)
+        self._query("doom", number, next_position)
+
+    def _check_room(self, free_bytes_min: int) -> None:
+        """Leave room for a checkpoint: without it a full disk could not be emptied again."""
+        disk = os.statvfs(self._path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if free < free_bytes_min:
+            raise StorageFullError(
+                f"the disk has {free >> 20} MiB left and appends want {free_bytes_min >> 20} MiB "
+                "(commit.free_bytes_min); make room, then send the entry again"
+            )
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._connection)
+
+    # Settling: moving the index forward
+
+    def settle(self, stories: Iterable[tuple[AgentNumber, Story]], mark: int | None) -> None:
+        """Put *stories* into the index, and the high-water mark to *mark*."""
+        with self._transaction():
+            runs, agents, keys = [], [], []
+            for number, story in stories:
+                first, packed = pack_positions(story.positions)
+                count = len(story.positions)
+                runs.append((number, story.first_sequence, count, first, packed))
+                key_high = max(story.keys) if story.keys else ""
+                agents.append(
+                    (story.next_sequence, story.last_iteration, story.updated_at, key_high, number)
+                )
+                if story.keys:
+                    keys += [(number, key, at) for key, at in sorted(story.keys.items())]
+            self._connection.executemany(QUERIES["put_run"], runs)
+            self._connection.executemany(QUERIES["settle_agent"], agents)
+            self._connection.executemany(QUERIES["put_key"], keys)
+            if mark is not None:
+                self._query("set_mark", mark, "settled_position")
+
+    def unsettled(self) -> Generation:
+        """Read back what was committed behind the index's high-water mark."""
+        mark = self._mark("settled_position")
+        generation = Generation(mark)
+        for row in self._rows_from(mark):
+            for entry, key in row.entries():
+                if entry.position >= mark:
+                    generation.put_back(entry, key)
+            generation.next_position = row.first_position + row.count
+        return generation
+
+    # Sweeping: removing the entries of histories that were compacted
+
+    def sweep(self, settled_position: int, next_position: int) -> bool:
+        """Remove a slice of a doomed history; return whether there is more to do."""
+        doomed = self._query("next_doomed", settled_position).fetchone()
+        if doomed is None:
+            return False
+        (number,) = doomed
+        runs = self._query("runs_from", number, 0, 1).fetchall()
+        with self._transaction():
+            if runs:
+                self._sweep_run(number, runs[0], next_position)
+            elif self._query("delete_keys", number, SLICE_ENTRIES).rowcount == 0:
+                self._query("spare", number)
+        return True
+
+    def _sweep_run(self, number: int, run: tuple[int, int, int, bytes], next_position: int) -> None:
+        first_sequence, count, first_position, packed = run
+        positions = unpack_positions(first_position, count, packed)
+        swept = 0
+        for _ in range(SWEEP_ROWS):
+            if swept == len(positions):
+                break
+            row = self._row_at(positions[swept])
+            end = bisect_left(positions, row.first_position + row.count, swept)
+            self._rewrite(row, set(positions[swept:end]), next_position)
+            swept = end
+        self._query("delete_run", number, first_sequence)
+        if rest := positions[swept:]:
+            first, packed = pack_positions(rest)
+            self._query("put_run", number, first_sequence + swept, len(rest), first, packed)
+
+    def _rewrite(self, row: PackedRow, removed: set[int], next_position: int) -> None:
+        data = row.without(removed)
+        if data is not None:
+            self._query("replace_row", data, row.first_position)
+            return
+        self._query("delete_row", row.first_position)
+        self._query("set_mark", next_position, "next_position")
+
+    # Reading
+
+    def load(self, names: Iterable[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
+        """Return the agents' rows; counters as far as they are settled."""
+        return [_record(self._query("load_agent", *name).fetchone()) for name in names]
+
+    def find_key(self, number: AgentNumber, key: str) -> Sequence | None:
+        """Return the sequence at which *key* was used, of those settled."""
+        found = self._query("find_key", number, key).fetchone()
+        return None if found is None else Sequence(found[0])
+
+    def read(
+        self,
+        number: AgentNumber,
+        from_sequence: int,
+        limit: int,
+        bytes_max: int,
+        unsettled: list[tuple[int, int]],
+    ) -> list[Entry]:
+        """Return a slice of a history: what the index covers, then *unsettled*."""
+        limit = min(limit, SLICE_ENTRIES)
+        if not unsettled or unsettled[0][0] > from_sequence:
+            positions = self._settled(number, from_sequence, limit)
+            covered = from_sequence + len(positions)
+            positions += [position for sequence, position in unsettled if sequence >= covered]
+        else:
+            positions = [position for _, position in unsettled]
+        deadline = perf_counter() + SLICE_SECONDS
+        entries: list[Entry] = []
+        row: PackedRow | None = None
+        size = 0
+        for position in positions[:limit]:
+            if row is None or not row.holds(position):
+                if entries and perf_counter() > deadline:
+                    break
+                row = self._row_at(position)
+            entry = row.entry(position)
+            if entry.number != number:
+                break  # compacted since the reader began
+            size += len(entry.event)
+            if entries and size > bytes_max:
+                break
+            entries.append(entry)
+        return entries
+
+    def _settled(self, number: AgentNumber, from_sequence: int, limit: int) -> list[int]:
+        positions: list[int] = []
+        runs = self._query("runs_from", number, from_sequence, limit)
+        for first_sequence, count, first_position, packed in runs:
+            skip = max(from_sequence - first_sequence, 0)
+            if skip < count:
+                positions += unpack_positions(first_position, count, packed)[skip:]
+            if len(positions) >= limit:
+                break
+        runs.close()
+        return positions[:limit]
+
+    def _row_at(self, position: int) -> PackedRow:
+        found = self._query("find_row", position).fetchone()
+        row = PackedRow(*found) if found else PackedRow(position, b"")
+        if not row.holds(position):
+            return PackedRow(position, b"")  # raises: the index names what the log has not
+        return row
+
+    def _rows_from(self, position: int) -> Iterator[PackedRow]:
+        first = self._query("find_row", position).fetchone()
+        if first and (row := PackedRow(*first)).holds(position):
+            yield row
+            position = row.first_position + 1
+        cursor = self._query("rows_from", position)
+        try:
+            for found in cursor:
+                yield PackedRow(*found)
+        finally:
+            cursor.close()  # an open cursor would hold up every checkpoint
+
+    def scan(
+        self, wanted: Filter, from_position: int, limit: int, bytes_max: int
+    ) -> tuple[list[tuple[AgentRecord, Entry]], int | None]:
+        """Return a slice in position order, and where the next begins if the log goes on."""
+        deadline = perf_counter() + SLICE_SECONDS
+        found: list[tuple[AgentRecord, Entry]] = []
+        size = 0
+        for row in self._rows_from(from_position):
+            for entry, _ in row.entries():
+                if entry.position < from_position:
+                    continue
+                if len(found) >= limit or (found and size + len(entry.event) > bytes_max):
+                    return found, entry.position
+                record = self._agent(entry.number)
+                if record is not None and _is_wanted(wanted, record):
+                    found.append((record, entry))
+                    size += len(entry.event)
+            from_position = row.first_position + row.count
+            if perf_counter() > deadline:
+                return found, from_position
+        return found, None
+
+    def count_back(self, wanted: Filter, before: int, count: int) -> tuple[int, int]:
+        """Go back from *before* over up to *count* wanted entries, as far as a slice goes.
+
+        Returns the position reached and how many are still to be counted.
+        """
+        deadline = perf_counter() + SLICE_SECONDS
+        cursor = self._query("rows_before", before)
+        try:
+            for found in cursor:
+                row = PackedRow(*found)
+                for entry, _ in reversed(list(row.entries())):
+                    record = self._agent(entry.number)
+                    if entry.position >= before or record is None:
+                        continue
+                    if _is_wanted(wanted, record):
+                        count -= 1
+                        if count <= 0:
+                            return entry.position, 0
+                before = row.first_position
+                if perf_counter() > deadline:
+                    return before, count
+        finally:
+            cursor.close()
+        return 0, 0
+
+    def _agent(self, number: int) -> AgentRecord | None:
+        try:
+            return self._names[number]
+        except KeyError:
+            if len(self._names) >= NAMES_MAX:
+                self._names.clear()
+            record = _record(self._query("load_agent_by_number", number).fetchone())
+            self._names[number] = record
+            return record
+
+    def agents(
+        self, uid: Uid | None, state: AgentState | None, after: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return up to *limit* agents by first position."""
+        if uid is None:
+            rows = self._query("agents_of_all", after, limit)
+        elif state is None:
+            rows = self._query("agents_of_uid", uid, after, limit)
+        else:
+            rows = self._query("agents_of_uid_in_state", uid, after, state, limit)
+        return [record for record in map(_record, rows.fetchall()) if record is not None]
+
+    # Housekeeping
+
+    def checkpoint(self, mode: str) -> None:
+        """Copy the WAL into the database; nobody else can be in the way."""
+        is_blocked, _, _ = self._execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if is_blocked:
+            raise StorageFailedError(f"SQLite could not checkpoint ({mode}): it says busy")
+
+
+class _Transaction:
+    """BEGIN … COMMIT, and a ROLLBACK where SQLite has not done it itself."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
+    return (
+        record.number,
+        record.uid,
+        record.agent_id,
+        record.state,
+        record.kind,
+        record.epoch,
+        record.attempts,
+        record.reason,
+        position,
+        record.created_at,
+        record.updated_at,
+    )
+
+
+def _record(row: tuple[Any, ...] | None) -> AgentRecord | None:
+    if row is None:
+        return None
+    uid, agent_id, number, state, kind, epoch, attempts, reason, position, *rest = row
+    created_at, updated_at, next_sequence, last_iteration, key_high = rest
+    return AgentRecord(
+        uid=uid,
+        agent_id=agent_id,
+        number=number,
+        state=AgentState(state),
+        kind=kind,
+        epoch=epoch,
+        attempts=attempts,
+        reason=reason,
+        first_position=position,
+        created_at=Micros(created_at),
+        updated_at=Micros(updated_at),
+        next_sequence=next_sequence,
+        last_iteration=last_iteration,
+        key_high=key_high,
+    )
+
+
+def _is_wanted(wanted: Filter, record: AgentRecord) -> bool:
+    return wanted.uid in (None, record.uid) and wanted.agent_id in (None, record.agent_id)

@@ -1,0 +1,179 @@
+"""The store without a disk, for tests: it forgets all when it is closed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence as Seq
+
+from msgspec.structs import replace
+
+from ..model import AgentId, AgentState, Position, Sequence, Uid
+from .base import AgentChange, AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+
+
+class MemoryStore:
+    """Keeps the journal in lists; passes the contract as every backend does."""
+
+    def __init__(self) -> None:
+        self._agents: dict[tuple[Uid, AgentId], AgentRecord] = {}
+        self._by_number: dict[int, AgentRecord] = {}
+        self._log: list[Entry | None] = []
+        self._places: dict[int, list[int]] = {}
+        self._keys: dict[tuple[int, str], Sequence] = {}
+        self._numbers = 0
+
+    async def open(self) -> None:
+        """Do nothing: there is nothing to open."""
+
+    def new_number(self) -> AgentNumber:
+        """Return a number that no history ever had."""
+        self._numbers += 1
+        return AgentNumber(self._numbers)
+
+    async def commit(self, batch: Batch) -> Position:
+        """Record *batch*; in memory this cannot fail half-way."""
+        base = len(self._log)
+        changes = deque(batch.changes)
+        for position, new in enumerate(batch.entries, base):
+            while changes and base + changes[0].index <= position:
+                self._change(changes.popleft(), position)
+            record = self._by_number[new.number]
+            record.next_sequence = Sequence(new.sequence + 1)
+            record.last_iteration = max(record.last_iteration, new.iteration)
+            record.updated_at = max(record.updated_at, new.timestamp)
+            if new.key is not None:
+                self._keys[new.number, new.key] = new.sequence
+                record.key_high = max(record.key_high, new.key)
+            self._places.setdefault(new.number, []).append(position)
+            self._log.append(
+                Entry(
+                    new.number,
+                    new.sequence,
+                    Position(position),
+                    new.timestamp,
+                    new.iteration,
+                    new.event,
+                )
+            )
+        for change in changes:
+            self._change(change, len(self._log))
+        return Position(base)
+
+    def _change(self, change: AgentChange, position: int) -> None:
+        if change.compacted is None:
+            self._put(change.record, position)
+        else:
+            self._compact(change.compacted, change.record)
+
+    def _put(self, record: AgentRecord, position: int) -> None:
+        known = self._by_number.get(record.number)
+        if known is None:
+            stored = replace(
+                record,
+                first_position=Position(position),
+                next_sequence=Sequence(0),
+                last_iteration=0,
+                key_high="",
+            )
+            self._agents[record.uid, record.agent_id] = stored
+            self._by_number[record.number] = stored
+            return
+        known.state, known.kind, known.reason = record.state, record.kind, record.reason
+        known.epoch, known.attempts = record.epoch, record.attempts
+        known.updated_at = record.updated_at
+
+    def _compact(self, number: AgentNumber, record: AgentRecord) -> None:
+        known = self._by_number.pop(number)
+        for position in self._places.pop(number, []):
+            self._log[position] = None
+        self._keys = {place: at for place, at in self._keys.items() if place[0] != number}
+        known.number, known.state = record.number, record.state
+        known.updated_at, known.key_high = record.updated_at, ""
+        known.next_sequence, known.last_iteration = Sequence(0), 0
+        self._by_number[record.number] = known
+
+    async def load(self, names: Seq[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
+        """Return what is known of each agent."""
+        found = [self._agents.get(name) for name in names]
+        return [None if record is None else replace(record) for record in found]
+
+    async def find_key(self, number: AgentNumber, key: str) -> Sequence | None:
+        """Return where *key* was used in a history."""
+        return self._keys.get((number, key))
+
+    async def read(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[Entry]:
+        """Return neighbouring entries of a history."""
+        entries: list[Entry] = []
+        size = 0
+        for position in self._places.get(number, [])[from_sequence : from_sequence + limit]:
+            entry = self._log[position]
+            assert entry is not None  # noqa: S101 - places of a live history are never emptied
+            size += len(entry.event)
+            if entries and size > bytes_max:
+                break
+            entries.append(entry)
+        return entries
+
+    async def scan(
+        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
+    ) -> Scan:
+        """Return a slice of the journal in position order."""
+        found: list[tuple[AgentRecord, Entry]] = []
+        size = 0
+        position = from_position
+        while position < len(self._log) and len(found) < limit and size < bytes_max:
+            entry = self._log[position]
+            position += 1
+            if entry is not None and self._is_wanted(wanted, entry):
+                found.append((self._by_number[entry.number], entry))
+                size += len(entry.event)
+        return Scan(
+            entries=found, next_position=Position(position), is_end=position >= len(self._log)
+        )
+
+    def _is_wanted(self, wanted: Filter, entry: Entry) -> bool:
+        record = self._by_number[entry.number]
+        return wanted.uid in (None, record.uid) and wanted.agent_id in (None, record.agent_id)
+
+    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+        """Return the position from which a scan yields the last *count* entries."""
+        position = len(self._log)
+        while position > 0 and count > 0:
+            position -= 1
+            entry = self._log[position]
+            if entry is not None and self._is_wanted(wanted, entry):
+                count -= 1
+        return Position(position)
+
+    async def agents(
+        self,
+        *,
+        uid: Uid | None,
+        state: AgentState | None,
+        kind: str | None,
+        after: int,
+        limit: int,
+    ) -> tuple[list[AgentRecord], int | None]:
+        """Return agents by first position."""
+        found = sorted(
+            (
+                record
+                for record in self._agents.values()
+                if record.first_position > after
+                and uid in (None, record.uid)
+                and state in (None, record.state)
+                and kind in (None, record.kind)
+            ),
+            key=lambda record: record.first_position,
+        )
+        page = [replace(record) for record in found[:limit]]
+        return page, page[-1].first_position if len(found) > limit else None
+
+    async def maintain(self) -> bool:
+        """Do nothing: there is nothing to keep."""
+        return False
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""

@@ -1,0 +1,34 @@
+"""The store of a journal that failed its checks: it refuses everything, and says why."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ..errors import DamagedError
+from .base import AgentNumber
+
+
+class RefusingStore:
+    """Raises the error that was found at every request, until a person decides."""
+
+    def __init__(self, error: DamagedError) -> None:
+        self._error = error
+
+    async def open(self) -> None:
+        """Do nothing: what there was to open was found damaged."""
+
+    def new_number(self) -> AgentNumber:
+        """Refuse."""
+        raise self._error
+
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise self._error
+
+    commit = load = find_key = read = scan = position_of_last = agents = _refuse
+
+    async def maintain(self) -> bool:
+        """Keep everything as it is."""
+        return False
+
+    async def close(self) -> None:
+        """Do nothing: nothing was opened."""

@@ -1,0 +1,163 @@
+"""How entries lie in the log: some neighbours packed into one row.
+
+A row per entry costs a binding per column and a b-tree insertion per entry; a
+row per few kilobytes costs them once for a dozen entries or more, and an
+entry's place in its row is its position minus the row's, so nothing is
+searched.  A row is
+
+    format (1 byte) | count (2) | count headers | bodies
+
+and a header says whose entry it is and where its body lies.  A body is the
+event's bytes followed by those of the idempotency key.  An entry that was
+removed keeps its header, with number 0 and no body, so that its neighbours
+keep their places.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ..errors import DamagedError
+from ..model import Micros, Position
+from ..model import Sequence as SequenceNumber
+from .base import AgentNumber, Entry, NewEntry
+
+FORMAT: Final = 1
+ROW_ENTRIES_MAX: Final = 0xFFFF
+
+# Small rows make reading one entry cheap, few rows make a commit cheap: a row
+# holds about two pages, and more only where a batch would have too many rows.
+ROW_BYTES_MIN: Final = 8 * 1024
+ROWS_PER_STATEMENT: Final = 64
+
+_PREFIX: Final = struct.Struct("<BH")
+# number, sequence, timestamp, iteration, offset of the body, event length, key length
+_HEADER: Final = struct.Struct("<QQqIIIH")
+
+Row = tuple[int, bytes]
+
+
+def pack_rows(first_position: int, entries: Sequence[NewEntry]) -> list[Row]:
+    """Return *entries*, which begin at *first_position*, as rows of the log."""
+    total = sum([len(entry.event) for entry in entries])
+    row_bytes = max(ROW_BYTES_MIN, total // ROWS_PER_STATEMENT)
+    rows: list[Row] = []
+    headers: list[bytes] = []
+    bodies: list[bytes] = []
+    offset = 0
+    pack = _HEADER.pack
+    position = first_position
+    for entry in entries:
+        event = entry.event
+        length = len(event)
+        bodies.append(event)
+        key_length = 0
+        if entry.key is not None:
+            key = entry.key.encode()
+            key_length = len(key)
+            bodies.append(key)
+        headers.append(
+            pack(
+                entry.number,
+                entry.sequence,
+                entry.timestamp,
+                entry.iteration,
+                offset,
+                length,
+                key_length,
+            )
+        )
+        offset += length + key_length
+        if offset >= row_bytes or len(headers) == ROW_ENTRIES_MAX:
+            rows.append((position, _join(headers, bodies)))
+            position += len(headers)
+            headers, bodies, offset = [], [], 0
+    if headers:
+        rows.append((position, _join(headers, bodies)))
+    return rows
+
+
+def _join(headers: list[bytes], bodies: list[bytes]) -> bytes:
+    return b"".join((_PREFIX.pack(FORMAT, len(headers)), *headers, *bodies))
+
+
+class PackedRow:
+    """A row of the log, opened for reading."""
+
+    __slots__ = ("_bodies", "count", "data", "first_position")
+
+    def __init__(self, first_position: int, data: bytes) -> None:
+        if len(data) < _PREFIX.size:
+            raise _damaged(first_position)
+        row_format, self.count = _PREFIX.unpack_from(data)
+        self.first_position = first_position
+        self.data = data
+        self._bodies = _PREFIX.size + self.count * _HEADER.size
+        if row_format != FORMAT or self._bodies > len(data):
+            raise _damaged(first_position)
+
+    def holds(self, position: int) -> bool:
+        """Tell whether the entry at *position* lies in this row."""
+        return self.first_position <= position < self.first_position + self.count
+
+    def entry(self, position: int) -> Entry:
+        """Return the entry at *position*; its number is 0 where it was removed."""
+        at = _PREFIX.size + (position - self.first_position) * _HEADER.size
+        number, sequence, timestamp, iteration, offset, length, _ = _HEADER.unpack_from(
+            self.data, at
+        )
+        start = self._bodies + offset
+        return Entry(
+            number, sequence, Position(position), timestamp, iteration, self.data[start : start + length]
+        )
+
+    def entries(self) -> Iterator[tuple[Entry, str | None]]:
+        """Yield each entry that was not removed, with its key."""
+        headers = memoryview(self.data)[_PREFIX.size : self._bodies]
+        for place, header in enumerate(_HEADER.iter_unpack(headers)):
+            number, sequence, timestamp, iteration, offset, length, key_length = header
+            if number == 0:
+                continue
+            start = self._bodies + offset
+            end = start + length
+            position = Position(self.first_position + place)
+            key = self.data[end : end + key_length].decode() if key_length else None
+            event = self.data[start:end]
+            yield Entry(
+                AgentNumber(number),
+                SequenceNumber(sequence),
+                position,
+                Micros(timestamp),
+                iteration,
+                event,
+            ), key
+
+    def without(self, positions: set[int]) -> bytes | None:
+        """Return the row with the entries at *positions* removed; ``None`` if none is left."""
+        headers: list[bytes] = []
+        bodies: list[bytes] = []
+        offset = 0
+        is_empty = True
+        view = memoryview(self.data)
+        for place, header in enumerate(_HEADER.iter_unpack(view[_PREFIX.size : self._bodies])):
+            number, sequence, timestamp, iteration, start, length, key_length = header
+            if number == 0 or self.first_position + place in positions:
+                headers.append(_HEADER.pack(0, 0, 0, 0, 0, 0, 0))
+                continue
+            is_empty = False
+            begin = self._bodies + start
+            bodies.append(self.data[begin : begin + length + key_length])
+            headers.append(
+                _HEADER.pack(number, sequence, timestamp, iteration, offset, length, key_length)
+            )
+            offset += length + key_length
+        return None if is_empty else _join(headers, bodies)
+
+
+def _damaged(position: int) -> DamagedError:
+    return DamagedError(
+        f"the log row at position {position} is not readable; "
+        "restore the journal from a backup, or ask for help with the file kept as it is"
+    )

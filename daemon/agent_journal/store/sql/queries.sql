@@ -1,0 +1,111 @@
+-- A statement each, named by the line before it; `--:` begins a name.
+
+--: insert_row
+INSERT INTO log (position, data) VALUES (?, ?)
+
+--: find_row
+-- The row that holds a position.
+SELECT position, data FROM log WHERE position <= ? ORDER BY position DESC LIMIT 1
+
+--: rows_from
+SELECT position, data FROM log WHERE position >= ? ORDER BY position
+
+--: rows_before
+SELECT position, data FROM log WHERE position < ? ORDER BY position DESC
+
+--: replace_row
+UPDATE log SET data = ? WHERE position = ?
+
+--: delete_row
+DELETE FROM log WHERE position = ?
+
+--: put_agent
+INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts, reason,
+                    first_position, created_at, updated_at, next_sequence, last_iteration, key_high)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
+ON CONFLICT (number) DO UPDATE SET
+    state = excluded.state, kind = excluded.kind, epoch = excluded.epoch,
+    attempts = excluded.attempts, reason = excluded.reason, updated_at = excluded.updated_at
+
+--: renumber_agent
+-- A compacted agent begins a new history.
+UPDATE agents SET number = ?, state = ?, updated_at = ?, next_sequence = 0, last_iteration = 0, key_high = ''
+WHERE number = ?
+
+--: settle_agent
+UPDATE agents SET
+    next_sequence = ?, last_iteration = max(last_iteration, ?), updated_at = max(updated_at, ?),
+    key_high = max(key_high, ?)
+WHERE number = ?
+
+--: load_agent
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+FROM agents WHERE uid = ? AND agent_id = ?
+
+--: load_agent_by_number
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+FROM agents WHERE number = ?
+
+--: agents_of_uid
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+FROM agents WHERE uid = ? AND first_position > ? ORDER BY first_position LIMIT ?
+
+--: agents_of_uid_in_state
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+FROM agents INDEXED BY agents_by_state
+WHERE uid = ? AND first_position > ? AND state = ? ORDER BY first_position LIMIT ?
+
+--: agents_of_all
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
+
+--: put_run
+INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, positions)
+VALUES (?, ?, ?, ?, ?)
+
+--: runs_from
+-- The run that holds a sequence, and those behind it.
+SELECT first_sequence, count, first_position, positions FROM runs
+WHERE number = ?1 AND first_sequence >= coalesce(
+    (SELECT max(first_sequence) FROM runs WHERE number = ?1 AND first_sequence <= ?2), 0)
+ORDER BY first_sequence LIMIT ?3
+
+--: delete_run
+DELETE FROM runs WHERE number = ? AND first_sequence = ?
+
+--: put_key
+INSERT OR IGNORE INTO keys (number, key, sequence) VALUES (?, ?, ?)
+
+--: find_key
+SELECT sequence FROM keys WHERE number = ? AND key = ?
+
+--: delete_keys
+DELETE FROM keys WHERE number = ?1 AND key IN (SELECT key FROM keys WHERE number = ?1 LIMIT ?2)
+
+--: doom
+INSERT INTO doomed (number, next_position) VALUES (?, ?)
+
+--: next_doomed
+SELECT number FROM doomed WHERE next_position <= ? ORDER BY number LIMIT 1
+
+--: spare
+DELETE FROM doomed WHERE number = ?
+
+--: mark
+SELECT value FROM marks WHERE name = ?
+
+--: set_mark
+UPDATE marks SET value = ? WHERE name = ?
+
+--: last_row
+SELECT position, data FROM log ORDER BY position DESC LIMIT 1
+
+--: highest_number
+SELECT max(coalesce((SELECT max(number) FROM agents), 0),
+           coalesce((SELECT max(number) FROM doomed), 0),
+           coalesce((SELECT max(number) FROM runs), 0))

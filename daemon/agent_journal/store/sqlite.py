@@ -1,0 +1,321 @@
+"""The store on SQLite: a log in commit order, and an index that trails behind.
+
+The event loop's side of the store.  It numbers positions, holds what the index
+has not reached (``unsettled``), and hands the ``Database`` on the connection's
+thread one call at a time.  A batch is one call, because a hop between threads
+costs more than the insertion of a hundred entries.
+
+Invariant: acknowledged means durable.  ``commit`` returns after SQLite's COMMIT
+under ``synchronous=FULL``.  A failed commit or sync is never tried again here:
+after an EIO the kernel may call later syncs good that are not.
+
+Reads take turns (one slice at a time may wait for the thread), so a commit
+stands behind one slice at the most, however many readers there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+from msgspec.structs import replace
+
+from ..errors import DamagedError, JournalError, StorageFailedError, StorageFullError
+from ..model import AgentId, AgentState, Position, Sequence, Uid
+from .base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+from .database import Database
+from .rows import pack_rows
+from .unsettled import Generation, Unsettled
+
+T = TypeVar("T")
+
+# Large generations dirty each agent's page of the index for more entries at
+# once, small ones make a restart and the memory cheap.
+SETTLE_ENTRIES: Final = 8192
+SETTLE_SLICE_ENTRIES_MIN: Final = 1024
+CHECKPOINT_COMMITS: Final = 64
+FREE_BYTES_MIN: Final = 64 * 1024 * 1024
+AGENTS_SLICE: Final = 500
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class SqliteStore:
+    """A journal in an SQLite file of its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        checkpoint_commits: int = CHECKPOINT_COMMITS,
+        free_bytes_min: int = FREE_BYTES_MIN,
+        settle_entries: int = SETTLE_ENTRIES,
+    ) -> None:
+        self.checkpoint_commits = checkpoint_commits
+        self.free_bytes_min = free_bytes_min
+        self._path = path
+        self._settle_entries = settle_entries
+        self._connection: aiosqlite.Connection | None = None
+        self._database: Database
+        self._unsettled: Unsettled
+        self._next_position = Position(0)
+        self._highest_number = AgentNumber(0)
+        self._commits_since_checkpoint = 0
+        self._entries_since_settling = 0
+        self._to_settle: list[AgentNumber] = []
+        self._has_doomed = True  # until a sweep found none
+        self._doomed_position = 0  # histories doomed before it wait for the index to reach it
+        self._reader = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file and bring it to a state that may be served."""
+        self._connection = aiosqlite.Connection(self._connect, iter_chunk_size=64)
+        try:
+            await self._connection
+            self._next_position, self._highest_number = await self._call(self._prepare)
+            found = await self._call(lambda: self._database.unsettled())
+        except BaseException:
+            await self.close()
+            raise
+        self._unsettled = Unsettled(found)
+        self._entries_since_settling = found.entries
+        self._doomed_position = self._next_position
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
+        except sqlite3.Error as error:
+            raise StorageFailedError(f"{self._path} could not be opened: {error}") from error
+
+    def _prepare(self) -> tuple[Position, AgentNumber]:
+        assert self._connection is not None  # noqa: S101 - open() has just made it
+        # The thread's connection itself: aiosqlite's own methods cost a hop each.
+        self._database = Database(self._connection._conn, self._path)  # noqa: SLF001
+        return self._database.prepare()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Run *function* on the connection's thread.
+
+        It runs to its end even if the caller is cancelled meanwhile.
+        """
+        if self._connection is None:
+            raise StorageFailedError("the store is closed")
+        try:
+            # aiosqlite's way to run a function whole, which its public methods wrap.
+            result: T = await asyncio.shield(self._connection._execute(function))  # noqa: SLF001
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        return result
+
+    def _translate(self, error: sqlite3.Error) -> JournalError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return StorageFullError(
+                f"the disk that holds {self._path} is full; make room, then send the entry again"
+            )
+        if code in _DAMAGED:
+            return DamagedError(
+                f"{self._path} is damaged ({error}); keep the file and its -wal as they are, "
+                "and restore a backup under the same name"
+            )
+        name = getattr(error, "sqlite_errorname", "unknown")
+        return StorageFailedError(f"{self._path}: {error} ({name})")
+
+    def new_number(self) -> AgentNumber:
+        """Return a number that no history ever had."""
+        self._highest_number = AgentNumber(self._highest_number + 1)
+        return self._highest_number
+
+    async def commit(self, batch: Batch) -> Position:
+        """Record *batch* as one transaction, durably; return its first position."""
+        base = self._next_position
+        entries, changes = batch.entries, batch.changes
+        if not entries and not changes:
+            return base
+        rows = pack_rows(base, entries)
+        next_position = Position(base + len(entries))
+        write = self._database.write
+        free = self.free_bytes_min
+        await self._call(lambda: write(rows, changes, base, next_position, free))
+        self._next_position = next_position
+        self._unsettled.current.add(base, entries)
+        self._entries_since_settling += len(entries)
+        self._commits_since_checkpoint += 1
+        if any(change.compacted is not None for change in changes):
+            self._has_doomed, self._doomed_position = True, next_position
+        return base
+
+    async def load(self, names: Seq[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
+        """Return what is committed of each agent."""
+        found = await self._call(lambda: self._database.load(names))
+        return [None if record is None else self._up_to_date(record) for record in found]
+
+    def _up_to_date(self, record: AgentRecord) -> AgentRecord:
+        """Add to the counters what is not settled yet."""
+        for story in self._unsettled.stories(record.number):
+            record = replace(
+                record,
+                next_sequence=Sequence(max(record.next_sequence, story.next_sequence)),
+                last_iteration=max(record.last_iteration, story.last_iteration),
+                updated_at=max(record.updated_at, story.updated_at),
+                key_high=max(record.key_high, *(story.keys or ("",))),
+            )
+        return record
+
+    async def find_key(self, number: AgentNumber, key: str) -> Sequence | None:
+        """Return where *key* was used in a history."""
+        sequence = self._unsettled.find_key(number, key)
+        if sequence is not None:
+            return Sequence(sequence)
+        return await self._call(lambda: self._database.find_key(number, key))
+
+    async def read(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[Entry]:
+        """Return neighbouring entries of a history."""
+        async with self._reader:
+            places = self._unsettled.places(number, from_sequence, limit)
+            return await self._call(
+                lambda: self._database.read(number, from_sequence, limit, bytes_max, places)
+            )
+
+    async def scan(
+        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
+    ) -> Scan:
+        """Return a slice of the journal in position order."""
+        async with self._reader:
+            end = self._next_position
+            if from_position >= end:
+                return Scan(entries=[], next_position=Position(from_position), is_end=True)
+            found, reached = await self._call(
+                lambda: self._database.scan(wanted, from_position, limit, bytes_max)
+            )
+        if reached is None:
+            # Nothing is left behind the last entry found; what was committed
+            # while the slice was read was read too, or is behind this end.
+            last = found[-1][1].position + 1 if found else 0
+            reached = max(end, last, from_position)
+        is_end = reached >= self._next_position
+        return Scan(entries=found, next_position=Position(reached), is_end=is_end)
+
+    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+        """Return the position from which a scan yields the last *count* entries."""
+        before = self._next_position
+        if count == 0:
+            return before
+        if wanted.uid is not None and wanted.agent_id is not None:
+            return await self._position_in_history(wanted.uid, wanted.agent_id, count)
+        reached: int = before
+        while count > 0 and reached > 0:
+            async with self._reader:
+                start, left = reached, count
+                reached, count = await self._call(
+                    lambda start=start, left=left: self._database.count_back(wanted, start, left)  # type: ignore[misc]
+                )
+        return Position(reached)
+
+    async def _position_in_history(self, uid: Uid, agent_id: AgentId, count: int) -> Position:
+        (record,) = await self.load([(uid, agent_id)])
+        if record is None or record.next_sequence == 0:
+            return self._next_position
+        start = max(record.next_sequence - count, 0)
+        found = await self.read(record.number, from_sequence=start, limit=1, bytes_max=1)
+        return found[0].position if found else self._next_position
+
+    async def agents(
+        self,
+        *,
+        uid: Uid | None,
+        state: AgentState | None,
+        kind: str | None,
+        after: int,
+        limit: int,
+    ) -> tuple[list[AgentRecord], int | None]:
+        """Return agents by first position."""
+        size = min(limit, AGENTS_SLICE)
+        async with self._reader:
+            found = await self._call(lambda: self._database.agents(uid, state, after, size))
+        wanted = [
+            self._up_to_date(record)
+            for record in found
+            if state in (None, record.state) and kind in (None, record.kind)
+        ]
+        return wanted, found[-1].first_position if len(found) == size else None
+
+    async def maintain(self) -> bool:
+        """Checkpoint, settle or sweep a slice; return whether there is more to do."""
+        if self._commits_since_checkpoint >= self.checkpoint_commits:
+            self._commits_since_checkpoint = 0
+            await self._call(lambda: self._database.checkpoint("PASSIVE"))
+            return True
+        if self._is_settling_due():
+            await self._settle_slice()
+            return True
+        if self._has_doomed:
+            oldest = self._unsettled.oldest
+            self._has_doomed = await self._call(
+                lambda: self._database.sweep(oldest.first_position, self._next_position)
+            )
+        return self._has_doomed
+
+    def _is_settling_due(self) -> bool:
+        if self._to_settle or self._unsettled.current.entries >= self._settle_entries:
+            return True
+        current = self._unsettled.current
+        return self._has_doomed and current.entries > 0 and (
+            current.first_position < self._doomed_position
+        )
+
+    async def _settle_slice(self) -> None:
+        """Settle the next agents of the frozen generation, by number.
+
+        Twice as much as was committed since the last slice, so that settling
+        keeps up with any load.
+        """
+        frozen = self._unsettled.frozen
+        if frozen is None:
+            frozen = self._unsettled.freeze()
+            self._to_settle = sorted(frozen.stories, reverse=True)
+        numbers, entries = [], 0
+        wanted = max(2 * self._entries_since_settling, SETTLE_SLICE_ENTRIES_MIN)
+        while self._to_settle and entries < wanted:
+            number = self._to_settle.pop()
+            numbers.append(number)
+            entries += len(frozen.stories[number].positions)
+        await self._settle(frozen, numbers, is_last=not self._to_settle)
+        self._entries_since_settling = 0
+        if not self._to_settle:
+            self._unsettled.frozen = None
+
+    async def _settle(
+        self, frozen: Generation, numbers: list[AgentNumber], *, is_last: bool
+    ) -> None:
+        stories = [(number, frozen.stories[number]) for number in numbers]
+        mark = frozen.next_position if is_last else None
+        try:
+            await self._call(lambda: self._database.settle(stories, mark))
+        except StorageFullError:
+            self._to_settle += reversed(numbers)  # tried again when there is room
+            raise
+
+    async def settle_all(self) -> None:
+        """Bring the index up to date, so that the next start finds nothing to do."""
+        while self._unsettled.frozen or self._unsettled.current.entries:
+            await self._settle_slice()
+
+    async def checkpoint(self) -> None:
+        """Empty the WAL into the database, at a clean stop."""
+        await self._call(lambda: self._database.checkpoint("TRUNCATE"))
+
+    async def close(self) -> None:
+        """Close the file; closing twice is allowed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+

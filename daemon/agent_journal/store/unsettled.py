@@ -1,0 +1,132 @@
+"""The entries that the index on disk has not reached yet.
+
+The index from an agent's sequences to positions is the costly part of a
+journal: agents write in turn, so keeping it up to date in each commit dirties
+a page per agent per commit.  So it trails behind.  What it has not reached is
+in memory, one ``Generation`` at a time: the current one grows with each commit;
+when it is large it is frozen and written to the index in slices, agent by
+agent, while the next one grows.  A restart finds the same entries again behind
+the index's high-water mark in the log.
+
+Invariant: each committed entry is in the index on disk, or in a generation.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from ..model import Micros
+from .base import AgentNumber, Entry, NewEntry
+
+
+class Story:
+    """What one agent wrote within a generation."""
+
+    __slots__ = ("first_sequence", "keys", "last_iteration", "positions", "updated_at")
+
+    def __init__(self, first_sequence: int) -> None:
+        self.first_sequence = first_sequence
+        self.positions: list[int] = []
+        self.last_iteration = 0
+        self.updated_at = Micros(0)
+        self.keys: dict[str, int] | None = None
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence behind the last one."""
+        return self.first_sequence + len(self.positions)
+
+
+class Generation:
+    """The stories of a stretch of the log."""
+
+    def __init__(self, first_position: int) -> None:
+        self.first_position = first_position
+        self.next_position = first_position
+        self.stories: dict[AgentNumber, Story] = {}
+        self.entries = 0
+
+    def add(self, first_position: int, entries: list[NewEntry]) -> None:
+        """Take in a committed batch, which begins at *first_position*."""
+        stories = self.stories
+        position = first_position
+        for entry in entries:
+            story = stories.get(entry.number)
+            if story is None:
+                story = stories[entry.number] = Story(entry.sequence)
+            story.positions.append(position)
+            if entry.iteration > story.last_iteration:
+                story.last_iteration = entry.iteration
+            story.updated_at = entry.timestamp
+            if entry.key is not None:
+                if story.keys is None:
+                    story.keys = {}
+                story.keys[entry.key] = entry.sequence
+            position += 1
+        self.next_position = position
+        self.entries += len(entries)
+
+    def put_back(self, entry: Entry, key: str | None) -> None:
+        """Take in an entry that was found in the log at start."""
+        new = NewEntry(
+            entry.number, entry.sequence, entry.timestamp, entry.iteration, entry.event, key
+        )
+        self.add(entry.position, [new])
+
+
+class Unsettled:
+    """The generation that grows, and the one that is being written to the index."""
+
+    def __init__(self, found: Generation) -> None:
+        self.current = found
+        self.frozen: Generation | None = None
+
+    @property
+    def oldest(self) -> Generation:
+        """The generation that begins where the index ends."""
+        return self.frozen or self.current
+
+    def freeze(self) -> Generation:
+        """Begin a new generation; return the one to be settled."""
+        self.frozen = self.current
+        self.current = Generation(self.frozen.next_position)
+        return self.frozen
+
+    def stories(self, number: AgentNumber) -> Iterator[Story]:
+        """Yield what is in memory of an agent, oldest first."""
+        if self.frozen is not None and (story := self.frozen.stories.get(number)):
+            yield story
+        if story := self.current.stories.get(number):
+            yield story
+
+    def places(self, number: AgentNumber, from_sequence: int, limit: int) -> list[tuple[int, int]]:
+        """Return up to *limit* (sequence, position) pairs of an agent."""
+        places: list[tuple[int, int]] = []
+        for story in self.stories(number):
+            start = max(from_sequence - story.first_sequence, 0)
+            stop = start + limit - len(places)
+            places += enumerate(story.positions[start:stop], story.first_sequence + start)
+        return places
+
+    def find_key(self, number: AgentNumber, key: str) -> int | None:
+        """Return the sequence that *key* was used for, if it is in memory."""
+        for story in self.stories(number):
+            if story.keys is not None and key in story.keys:
+                return story.keys[key]
+        return None
+
+
+def pack_positions(positions: list[int]) -> tuple[int, bytes]:
+    """Return a run of rising positions as its first one and what each adds to it."""
+    first = positions[0]
+    if positions[-1] - first == len(positions) - 1:
+        return first, b""  # neighbours: the count says all
+    return first, array("I", [position - first for position in positions]).tobytes()
+
+
+def unpack_positions(first: int, count: int, packed: bytes) -> list[int]:
+    """Return the positions that ``pack_positions`` packed."""
+    if not packed:
+        return list(range(first, first + count))
+    return [first + offset for offset in array("I", packed)]

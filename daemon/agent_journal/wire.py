@@ -1,0 +1,457 @@
+"""The wire without I/O: bytes to frames to requests, results to reply bytes.
+
+The hot path is one typed decode per line, which leaves the event as the raw
+bytes that came (they are kept and given back byte for byte), and one look at
+the event for its name.  Only a line that fails is looked at a second time, to
+say exactly what is wrong with it and to echo its id where that can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from .errors import InvalidError, JournalError, MalformedError, UnknownOpError
+from .model import (
+    AGENT_ID_BYTES_MAX,
+    DAEMON_EVENTS,
+    ITERATION_MAX,
+    KEY_BYTES_MAX,
+    SEQUENCE_MAX,
+    AgentState,
+    Micros,
+    is_agent_id,
+)
+
+RequestId = int | str | None
+
+
+class Framer:
+    """Cuts a stream of bytes into lines, with bounded memory.
+
+    A line that grows beyond ``frame_bytes_max`` comes out once, as ``None``,
+    as soon as it is known to be too long; what is left of it is thrown away.
+    """
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self._pieces: list[bytes] = []  # of a line that has not ended; joined once, when it ends
+        self.partial_bytes = 0
+        self._is_discarding = False
+
+    def feed(self, data: bytes) -> Sequence[bytes | None]:
+        """Return the lines that *data* completes, without their newlines."""
+        lines: list[bytes | None]
+        if not self._pieces and not self._is_discarding:
+            whole = data.split(b"\n")
+            rest = whole.pop()
+            if not rest and len(data) <= self.frame_bytes_max:
+                return whole
+            lines = [*whole]
+        else:
+            end = data.find(b"\n")
+            if end < 0:
+                return self._hold(data)
+            lines = self._finish(data[:end])
+            lines += data[end + 1 :].split(b"\n")
+            rest = lines.pop() or b""
+        if len(data) > self.frame_bytes_max:
+            lines = [None if line is None or self._is_too_long(line) else line for line in lines]
+        if rest:
+            lines += self._hold(rest)
+        return lines
+
+    def _is_too_long(self, line: bytes) -> bool:
+        return len(line) > self.frame_bytes_max
+
+    def discard_line(self) -> None:
+        """Throw away the line that has not ended, up to its newline."""
+        self._is_discarding = True
+        self._pieces.clear()
+        self.partial_bytes = 0
+
+    def _hold(self, piece: bytes) -> list[bytes | None]:
+        if self._is_discarding:
+            return []
+        self._pieces.append(piece)
+        self.partial_bytes += len(piece)
+        if self.partial_bytes > self.frame_bytes_max:
+            self.discard_line()
+            return [None]
+        return []
+
+    def _finish(self, piece: bytes) -> list[bytes | None]:
+        if self._is_discarding:
+            self._is_discarding = False
+            return []
+        line = b"".join((*self._pieces, piece))
+        self._pieces.clear()
+        self.partial_bytes = 0
+        return [None if self._is_too_long(line) else line]
+
+
+_Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
+_Limit = Annotated[int, Meta(ge=1, le=SEQUENCE_MAX)]
+_Iteration = Annotated[int, Meta(ge=0, le=ITERATION_MAX)]
+_Timestamp = Annotated[datetime, Meta(tz=True)]
+_Uid = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class EntryFields(Struct, gc=False):
+    """One member of an append's ``entries``."""
+
+    event: Raw | UnsetType = UNSET
+    iteration: _Iteration = 0
+    timestamp: _Timestamp | None = None
+    key: str | None = None
+
+
+class Append(Struct, tag_field="op", tag="append", gc=False):
+    """Record one entry, or ``entries`` all or none."""
+
+    agent_id: str
+    event: Raw | UnsetType = UNSET
+    iteration: _Iteration = 0
+    id: int | str | None = None
+    timestamp: _Timestamp | None = None
+    expected_sequence: _Count | None = None
+    epoch: _Count | None = None
+    key: str | None = None
+    entries: list[EntryFields] | None = None
+    uid: _Uid | None = None
+
+
+class Read(Struct, tag_field="op", tag="read"):
+    """Give back an agent's entries in sequence order."""
+
+    agent_id: str
+    from_sequence: _Count = 0
+    limit: _Limit = 1000
+    id: int | str | None = None
+    uid: _Uid | None = None
+
+
+class Describe(Struct, tag_field="op", tag="describe"):
+    """Tell what is known of one agent."""
+
+    agent_id: str
+    id: int | str | None = None
+    uid: _Uid | None = None
+
+
+class Agents(Struct, tag_field="op", tag="agents"):
+    """List agents by first position."""
+
+    state: AgentState | None = None
+    kind: str | None = None
+    after: str | _Count | None = None
+    limit: _Limit = 100
+    id: int | str | None = None
+    uid: _Uid | Literal["*"] | None = None
+
+
+class Compact(Struct, tag_field="op", tag="compact"):
+    """Remove all entries of an agent."""
+
+    agent_id: str
+    force: bool = False
+    id: int | str | None = None
+    uid: _Uid | None = None
+
+
+class Tail(Struct, tag_field="op", tag="tail"):
+    """Stream entries in position order."""
+
+    agent_id: str | None = None
+    from_position: _Count | None = None
+    last: _Count | None = None
+    follow: bool = True
+    id: int | str | None = None
+    uid: _Uid | Literal["*"] | None = None
+
+
+class Stats(Struct, tag_field="op", tag="stats"):
+    """Give the daemon's counters and gauges."""
+
+    id: int | str | None = None
+    uid: _Uid | Literal["*"] | None = None
+
+
+class Ping(Struct, tag_field="op", tag="ping"):
+    """Answer without touching the store."""
+
+    id: int | str | None = None
+
+
+class Hello(Struct, tag_field="op", tag="hello"):
+    """Agree on the protocol."""
+
+    protocol: int | None = None
+    id: int | str | None = None
+
+
+class Close(Struct, tag_field="op", tag="close"):
+    """End the conversation, a tail above all."""
+
+    id: int | str | None = None
+
+
+Request = Append | Read | Describe | Agents | Compact | Tail | Stats | Ping | Hello | Close
+
+_decode = msgspec.json.Decoder(Request).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_id = msgspec.json.Decoder(int | str | None).decode
+_OPS: Final = {kind.__struct_config__.tag: kind for kind in Request.__args__}
+_OPS_TEXT: Final = ", ".join(sorted(map(str, _OPS)))
+_FIELD: Final = re.compile(r" - at `\$\.?([^`]*)`")
+
+# What a decoder raises for input that no request looks like.
+_REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+class RefusedLineError(Exception):
+    """A line that is no request: the error to answer with, and the id to echo."""
+
+    def __init__(self, error: JournalError, request_id: RequestId) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.request_id = request_id
+
+
+def decode_request(line: bytes) -> Request:
+    """Return the request in *line*.
+
+    Raises:
+        RefusedLineError: *line* is not a request; carries what to answer.
+    """
+    try:
+        if not line.isascii():
+            line.decode()
+        return _decode(line)
+    except _REFUSED as problem:
+        return _decode_again(line, problem)
+
+
+def _decode_again(line: bytes, problem: Exception) -> Request:
+    """Find out what is wrong with *line*, or that nothing is."""
+    try:
+        line.decode()
+        members = _decode_members(line)
+    except _REFUSED as malformed:
+        raise RefusedLineError(_malformed(malformed), None) from None
+    request_id = _readable_id(members)
+    op = members.get("op")
+    if op is None:
+        error: JournalError = InvalidError(f'"op" is missing; it is one of: {_OPS_TEXT}', field="op")
+        raise RefusedLineError(error, request_id)
+    try:
+        name = msgspec.json.decode(op, type=str)
+    except _REFUSED:
+        error = InvalidError('"op" must be a string', field="op")
+        raise RefusedLineError(error, request_id) from None
+    if name not in _OPS:
+        error = UnknownOpError(f"there is no operation {name!r:.80}; there are: {_OPS_TEXT}")
+        raise RefusedLineError(error, request_id)
+    try:  # of a repeated key the last one counts, and only one of them is left now
+        return msgspec.json.decode(msgspec.json.encode(members), type=_OPS[name])
+    except _REFUSED as invalid:
+        problem = invalid
+    raise RefusedLineError(_invalid(problem), request_id)
+
+
+def _readable_id(members: dict[str, Raw]) -> RequestId:
+    try:
+        return _decode_id(members.get("id", Raw(b"null")))
+    except _REFUSED:
+        return None
+
+
+def _malformed(problem: Exception) -> MalformedError:
+    match problem:
+        case RecursionError():
+            reason = "it is nested too deeply"
+        case UnicodeDecodeError():
+            reason = f"it is not UTF-8 (byte {problem.start})"
+        case msgspec.ValidationError():
+            reason = "it is JSON, but not an object"
+        case _:
+            reason = str(problem).removeprefix("JSON is malformed: ")
+    return MalformedError(f"the line is not a JSON object: {reason}; send one object a line")
+
+
+def _invalid(problem: Exception) -> JournalError:
+    text = str(problem)
+    if isinstance(problem, RecursionError):
+        return _malformed(problem)
+    where = _FIELD.search(text)
+    if where:
+        field, reason = where[1], text[: where.start()]
+    else:
+        missing = re.search(r"missing required field `(\w+)`", text)
+        field = missing[1] if missing else ""
+        reason = "it is missing" if missing else text
+    return InvalidError(f'"{field}" is not acceptable: {reason}', field=field)
+
+
+def check_agent_id(agent_id: str) -> None:
+    """Refuse what cannot name an agent.
+
+    Raises:
+        InvalidError: naming the field.
+    """
+    if not is_agent_id(agent_id):
+        raise InvalidError(
+            f'"agent_id" must be 1 to {AGENT_ID_BYTES_MAX} of A-Z a-z 0-9 . _ : @ - '
+            f"and begin with a letter or digit; got {agent_id!r:.80}",
+            field="agent_id",
+        )
+
+
+def check_key(key: str) -> None:
+    """Refuse an idempotency key that is empty or too long.
+
+    Raises:
+        InvalidError: naming the field.
+    """
+    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
+        raise InvalidError(f'"key" must be 1 to {KEY_BYTES_MAX} bytes long', field="key")
+
+
+def event_name(event: Raw) -> str:
+    """Return the name of *event*, which a client wants to record.
+
+    Raises:
+        InvalidError: it is not an object with one key, or only the daemon may write it.
+    """
+    try:
+        members = _decode_members(event)
+    except _REFUSED:
+        members = {}
+    if len(members) != 1:
+        raise InvalidError(
+            '"event" must be an object with one key, the event\'s name: {"Started": {...}}',
+            field="event",
+        )
+    (name,) = members
+    if name in DAEMON_EVENTS:
+        raise InvalidError(f'"event": only the daemon itself records {name}', field="event")
+    return name
+
+
+def terminated_reason(event: bytes) -> str | None:
+    """Return the ``reason`` of a ``Terminated`` event where it says one."""
+    try:
+        payload = _decode_members(_decode_members(event)["Terminated"])
+        return msgspec.json.decode(payload["reason"], type=str)
+    except (KeyError, *_REFUSED):
+        return None
+
+
+def is_same_event(one: bytes, other: bytes) -> bool:
+    """Tell whether two events say the same, white space and key order aside."""
+    return one == other or bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def micros_from(timestamp: datetime) -> Micros:
+    """Return *timestamp* as microseconds since 1970."""
+    return Micros((timestamp - _EPOCH) // _MICROSECOND)
+
+
+def render_timestamp(micros: int) -> str:
+    """Return RFC 3339 in UTC with microseconds."""
+    return (_EPOCH + micros * _MICROSECOND).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+
+
+_ENTRY: Final = (
+    b'{"sequence":%d,"position":%d,"timestamp":"%b","agent_id":"%b","iteration":%d,"event":%b}'
+)
+_ENTRY_OF: Final = b'{"uid":%d,' + _ENTRY[1:]
+
+
+class EntryRenderer:
+    """Renders entries; remembers the last second, since neighbours share it."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def render(  # noqa: PLR0913 - an entry has so many fields, and this is called per entry
+        self,
+        sequence: int,
+        position: int,
+        timestamp: int,
+        agent_id: bytes,
+        iteration: int,
+        event: bytes,
+        uid: int | None = None,
+    ) -> bytes:
+        """Return one entry as JSON; with *uid* where the reader sees many namespaces."""
+        second, micros = divmod(timestamp, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = render_timestamp(second * 1_000_000)[:20].encode()
+        text = self._text + b"%06dZ" % micros
+        if uid is None:
+            return _ENTRY % (sequence, position, text, agent_id, iteration, event)
+        return _ENTRY_OF % (uid, sequence, position, text, agent_id, iteration, event)
+
+
+def ok_reply(request_id: RequestId, fields: dict[str, object]) -> bytes:
+    """Return a reply line that says yes."""
+    head: dict[str, object] = {} if request_id is None else {"id": request_id}
+    return msgspec.json.encode({**head, "ok": True, **fields}) + b"\n"
+
+
+def error_reply(request_id: RequestId, error: JournalError) -> bytes:
+    """Return a reply line that says no, why, and what to do."""
+    body = {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "outcome": error.outcome.value,
+        **error.details,
+    }
+    return msgspec.json.encode({"id": request_id, "ok": False, "error": body}) + b"\n"
+
+
+def id_prefix(request_id: RequestId) -> bytes:
+    """Return how a reply to *request_id* begins, up to its second field."""
+    if request_id is None:
+        return b"{"
+    return b'{"id":' + msgspec.json.encode(request_id) + b","
+
+
+# Appends that came in one piece are answered in one piece.
+_APPENDED: Final = '{"id":%d,"ok":true,"sequence":%d,"position":%d,"count":1}\n'
+
+
+def appended_replies(ids: list[int], sequences: list[int], first_position: int) -> bytes:
+    """Return the replies to appends of one entry each, at neighbouring positions."""
+    count = len(ids)
+    if count == 1:
+        return (_APPENDED % (ids[0], sequences[0], first_position)).encode()
+    values = [0] * (3 * count)
+    values[0::3] = ids
+    values[1::3] = sequences
+    values[2::3] = range(first_position, first_position + count)
+    return (_APPENDED * count % tuple(values)).encode()
+
+
+def appended_reply(
+    request_id: RequestId, sequence: int, position: int, count: int, *, is_duplicate: bool = False
+) -> bytes:
+    """Return the reply to one append."""
+    duplicate = b',"duplicate":true' if is_duplicate else b""
+    return id_prefix(request_id) + (
+        b'"ok":true,"sequence":%d,"position":%d,"count":%d%b}\n'
+        % (sequence, position, count, duplicate)
+    )

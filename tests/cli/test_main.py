@@ -1,0 +1,189 @@
+"""What all commands have in common: options, help, exit codes, ways to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent_journal import __version__
+from agent_journal.cli import COMMANDS
+from cli.fake_daemon import FakeDaemon, Run, entry
+
+CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"agent-journal {__version__}\n"
+
+
+def test_help_names_every_command_and_ends_with_exit_codes(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    for name, summary in COMMANDS.items():
+        assert f"    {name}" in result.out
+        assert summary.split()[0] in result.out
+    assert "examples:" in result.out
+    assert result.lines[-1].startswith("  6 the journal is damaged")
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_of_each_command_ends_with_examples(run: Run, name: str) -> None:
+    result = run(name, "-h")
+    assert result.code == 0
+    assert result.err == ""
+    before, examples = result.out.split("examples:\n")
+    assert "--socket PATH" in before
+    assert f"agent-journal {name}" in examples
+
+
+def test_without_a_command_the_help_is_an_error(run: Run) -> None:
+    result = run()
+    assert result.code == 2
+    assert result.out == ""
+    assert "usage: agent-journal" in result.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["raed", "x"], "agent-journal read"),
+        (["--wait", "5", "-s", "describe", "agent"], "agent-journal agents"),
+        (["frobnicate"], "agent-journal --help"),
+    ],
+    ids=str,
+)
+def test_an_unknown_command_names_the_nearest(run: Run, argv: list[str], hint: str) -> None:
+    result = run(*argv)
+    assert result.code == 2
+    assert "there is no command" in result.what
+    assert result.hint == hint
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["read"],
+        ["read", "a", "--from", "-1"],
+        ["read", "a", "--limit", "many"],
+        ["read", "a", "--lim", "3"],
+        ["agents", "--state", "asleep"],
+        ["tail", "-n", "1", "--from-position", "1"],
+        ["describe", "a", "--uid", "*"],
+        ["append", "a", "{}", "--iteration", "4294967296"],
+        ["--wait", "-1", "ping"],
+        ["ping", "again"],
+    ],
+    ids=str,
+)
+def test_a_wrong_command_line_says_what_and_where_to_look(run: Run, argv: list[str]) -> None:
+    result = run(*argv)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.what
+    assert result.hint.endswith("--help")
+
+
+def test_the_socket_may_stand_before_and_behind_the_command(fake: FakeDaemon, run: Run) -> None:
+    fake.on("stats", {"entries": 1})
+    assert run("-s", str(fake.path), "stats", "--json").code == 0
+    assert run("--json", "stats", "--socket", str(fake.path)).out == '{"entries":1}\n'
+
+
+def test_the_socket_comes_from_the_environment(
+    fake: FakeDaemon, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.on("stats", {"entries": 1})
+    monkeypatch.setenv("AGENT_JOURNAL_SOCKET", str(fake.path))
+    assert run("stats").code == 0
+    assert run("stats", "-s", "/nowhere/journal.sock").code == 3
+
+
+def test_only_the_command_that_was_typed_is_imported(fake: FakeDaemon) -> None:
+    """The start is paid by every line of a shell loop."""
+    fake.on("ping", {})
+    program = (
+        "import sys\n"
+        "from agent_journal.cli import main\n"
+        f"main(['ping', '-s', {str(fake.path)!r}])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    ours = {name for name in loaded if name.startswith("agent_journal.cli.")}
+    assert "agent_journal.cli.ping" in ours
+    assert not ours & {f"agent_journal.cli.{name}" for name in COMMANDS if name != "ping"}
+    heavy = {"asyncio", "structlog", "msgspec", "uvloop", "subprocess", "tempfile", "shutil"}
+    assert not loaded & heavy
+
+
+def test_a_reader_that_goes_away_is_no_error(fake: FakeDaemon) -> None:
+    many = [entry(n, {"Noted": {"text": "x" * 200}}) for n in range(1000)]
+    fake.on("read", {"entries": many, "next_sequence": 1000, "more": False})
+    command = subprocess.Popen(
+        [*CLI, "read", "a", "-s", str(fake.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    assert command.stderr is not None
+    command.stdout.readline()
+    command.stdout.close()
+    assert command.stderr.read() == b""
+    assert command.wait() == 128 + signal.SIGPIPE
+    command.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: full disk not checked")
+def test_output_that_cannot_be_written_is_an_error(fake: FakeDaemon) -> None:
+    fake.on("stats", {"entries": 1})
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*CLI, "stats", "-s", str(fake.path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_quietly(fake: FakeDaemon) -> None:
+    is_shown = threading.Event()
+
+    def stream(_request: object) -> list[dict[str, object]]:
+        return [{"entry": entry(0, {"Started": {}})}]
+
+    fake.on("tail", stream)
+    command = subprocess.Popen(
+        [*CLI, "tail", "--json", "-s", str(fake.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline()
+    is_shown.set()
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate()
+    assert (out, err) == (b"", b"")
+    assert command.returncode == 130
+
+
+def test_a_locale_without_unicode_is_no_traceback(fake: FakeDaemon) -> None:
+    event = {"Noted": {"text": "Grüße, 世界"}}
+    fake.on("read", {"entries": [entry(0, event)], "next_sequence": 1, "more": False})
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [*CLI, "read", "a", "-s", str(fake.path), *options],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=True,
+        )
+        assert rb"\u4e16" in done.stdout

@@ -1,0 +1,317 @@
+"""Options are read, judged as a whole, and found where they belong."""
+
+# ruff: noqa: E501 - the tables are read more easily with a case a line
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from agent_journal.errors import ConfigError
+from agent_journal.service.config import (
+    Access,
+    Config,
+    Limits,
+    Log,
+    changes,
+    default_config_file,
+    default_database,
+    default_socket,
+    in_force,
+    load,
+    options,
+)
+
+A_GROUP = grp.getgrgid(0).gr_name
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def problems(path: Path) -> Callable[[str], list[str]]:
+    """Load a text and return what is wrong with it, without the file's name."""
+
+    def problems(text: str) -> list[str]:
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        lines = str(caught.value).splitlines()
+        assert all(line.startswith(f"{path}: ") for line in lines)
+        return [line.removeprefix(f"{path}: ") for line in lines]
+
+    return problems
+
+
+class TestLoading:
+    def test_an_empty_file_gives_the_defaults(self, path: Path) -> None:
+        path.write_text("")
+        assert load(path) == Config()
+
+    def test_options_of_the_file_take_the_place_of_defaults(self, path: Path) -> None:
+        path.write_text(
+            f'socket = "/run/x.sock"\n[limits]\nconnections_per_uid_max = 7\n'
+            f'[access]\nadmin_group = "{A_GROUP}"\nsocket_mode = "660"\n[log]\nlevel = "debug"\n'
+        )
+        assert load(path) == Config(
+            socket=Path("/run/x.sock"),
+            limits=Limits(connections_per_uid_max=7),
+            access=Access(admin_group=A_GROUP, socket_mode="660"),
+            log=Log(level="debug"),
+        )
+
+    @pytest.mark.parametrize(
+        ("written", "size"),
+        [
+            ("65536", 65536),
+            ('"65536"', 65536),
+            ('"64KiB"', 65536),
+            ('"64 KiB"', 65536),
+            ('"64kib"', 65536),
+            ('"65536B"', 65536),
+            ('"2MiB"', 2 << 20),
+            ("0x10_000", 65536),
+        ],
+    )
+    def test_a_size_may_have_a_unit(self, path: Path, written: str, size: int) -> None:
+        path.write_text(f"[limits]\nreply_bytes_max = {written}\n")
+        assert load(path).limits.reply_bytes_max == size
+
+    def test_a_path_may_begin_at_home(self, path: Path) -> None:
+        path.write_text('database = "~/journals/a.db"')
+        home = {"HOME": "/home/anna"}
+        assert load(path, environ=home).database == Path("/home/anna/journals/a.db")
+
+    def test_a_config_can_not_be_changed(self) -> None:
+        with pytest.raises(FrozenInstanceError):
+            Config().socket = Path("/x")  # type: ignore[misc]
+
+    def test_without_a_path_the_default_file_is_read(self, tmp_path: Path) -> None:
+        environ = {"CONFIGURATION_DIRECTORY": str(tmp_path)}
+        assert load(None, environ=environ) == Config()
+        (tmp_path / "config.toml").write_text('[log]\nlevel = "error"')
+        assert load(None, environ=environ).log.level == "error"
+
+    def test_a_broken_default_file_is_not_passed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "config.toml").mkdir()
+        with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+            load(None, environ={"CONFIGURATION_DIRECTORY": str(tmp_path)})
+
+    def test_a_file_that_was_asked_for_must_exist(self, path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: No such file"):
+            load(path)
+
+
+class TestRejection:
+    def test_every_problem_is_reported_at_once(self, problems: Callable[[str], list[str]]) -> None:
+        found = problems(
+            'sokcet = "/x"\n[limits]\nconnections_max = "7"\nframe_bytes_max = "4MB"\n'
+            '[access]\nsocket_mode = 600\n[log]\nlevel = "loud"\n'
+        )
+        keys = [problem.split(": ")[0] for problem in found]
+        assert keys == [
+            "sokcet",
+            "limits.connections_max",
+            "limits.frame_bytes_max",
+            "access.socket_mode",
+            "log.level",
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("[limits]\nconection_max = 3", "limits.conection_max: unknown option; the nearest is connections_max"),
+            ("[limits]\nframe-bytes-max = 3", "limits.frame-bytes-max: unknown option; the nearest is frame_bytes_max"),
+            ("[limits]\nlevel = 3", "limits.level: unknown option; the nearest is level in [log]"),
+            ("level = 3", "level: unknown option; the nearest is level in [log]"),
+            ("databse = 3", "databse: unknown option; the nearest is database"),
+            ("[log]\nsocket = 3", "log.socket: unknown option; the nearest is socket at the top of the file, above all sections"),
+            ("[limit]\nx = 3", "limit: unknown section; the nearest is [limits]"),
+            ('"a\\u001b[31m" = 3', '"a\\u001b[31m": unknown option'),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_an_unknown_name_gets_the_nearest_valid_one(
+        self, problems: Callable[[str], list[str]], text: str, problem: str
+    ) -> None:
+        assert problems(text)[0].startswith(problem)
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("[limits]\nconnections_max = true", "limits.connections_max: true is not a whole number; write 1 to 1000000"),
+            ("[limits]\nconnections_max = 1e3", "limits.connections_max: 1000.0 is not a whole number; write 1 to 1000000"),
+            ("[limits]\nconnections_max = 0", "limits.connections_max: 0 is out of range; write 1 to 1000000"),
+            (f"[limits]\nconnections_max = {'9' * 400}", "limits.connections_max: a huge number is out of range; write 1 to 1000000"),
+            ("[limits]\nread_entries_max = [1]", "limits.read_entries_max: a list is not a whole number; write 1 to 1000000"),
+            ("[limits]\nreply_bytes_max = 3", "limits.reply_bytes_max: 3 is out of range; write 4KiB to 256MiB"),
+            ("[limits]\nreply_bytes_max = -1", "limits.reply_bytes_max: -1 is out of range; write 4KiB to 256MiB"),
+            ("[limits.frame_bytes_max]\nx = 3", 'limits.frame_bytes_max: a section is not a size; write a number of bytes or one like "4MiB" (units: B, KiB, MiB, GiB, TiB)'),
+            ("log = 3", "log: is a section; write [log] above its options"),
+            ('[log]\nformat = "xml"', 'log.format: "xml" is not known; write one of auto, console, json, journal'),
+            ('socket = "run/x.sock"', 'socket: "run/x.sock" is not the path of a file; write it in full, from / or from ~/'),
+            ('socket = ""', 'socket: "" is not the path of a file; write it in full, from / or from ~/'),
+            (f'socket = "/{"x" * 107}"', "socket: the path is longer than 107 bytes; choose a shorter one"),
+            ('database = "/var/lib/x/"', 'database: "/var/lib/x/" is not the path of a file; write it in full, from / or from ~/'),
+            ("database = 1979-05-27", "database: 1979-05-27 is not a path; write it in quotes"),
+            ('socket = "/x"\ndatabase = "/x"', "database: is the socket's path too; give it another"),
+            ('[access]\nsocket_mode = "0777"', 'access.socket_mode: "0777" is not the mode of a socket; write "0600", "0660" (the group too) or "0666" (everybody)'),
+            ('[access]\nsocket_group = "no-such-group"', 'access.socket_group: there is no group "no-such-group"; create it (groupadd), correct the name, or write "" for none'),
+            ("[access]\nadmin_group = 0", "access.admin_group: 0 is not the name of a group; write it in quotes"),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_a_wrong_value_is_named_with_what_to_write(
+        self, problems: Callable[[str], list[str]], text: str, problem: str
+    ) -> None:
+        assert problems(text) == [problem]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            (
+                "connections_max = 5",
+                (
+                    "limits.connections_per_uid_max: 16384 (the default) is more than "
+                    "limits.connections_max, 5; set it to 5 or less, or raise limits.connections_max"
+                ),
+            ),
+            (
+                "frame_bytes_max = 50331648",
+                (
+                    "limits.frame_bytes_max: 50331648 is more than limits.uid_bytes_in_flight_max, "
+                    "33554432; set it to 33554432 or less, or raise limits.uid_bytes_in_flight_max"
+                ),
+            ),
+            (
+                'uid_bytes_in_flight_max = "1GiB"',
+                (
+                    "limits.uid_bytes_in_flight_max: 1073741824 is more than "
+                    "limits.bytes_in_flight_max, 67108864; set it to 67108864 or less, "
+                    "or raise limits.bytes_in_flight_max"
+                ),
+            ),
+        ],
+        ids=["connections", "frame", "bytes"],
+    )
+    def test_options_that_contradict_each_other_are_refused(
+        self, problems: Callable[[str], list[str]], text: str, problem: str
+    ) -> None:
+        assert problems(f"[limits]\n{text}") == [problem]
+
+    def test_a_wrong_value_is_not_reported_again_as_a_contradiction(
+        self, problems: Callable[[str], list[str]]
+    ) -> None:
+        found = problems("[limits]\nconnections_max = 0")
+        assert len(found) == 1
+
+    def test_the_home_directory_counts_in_the_length_of_a_path(self, path: Path) -> None:
+        path.write_text('socket = "~/journal.sock"')
+        with pytest.raises(ConfigError, match="longer than 107 bytes"):
+            load(path, environ={"HOME": "/" + "x" * 100})
+
+    @pytest.mark.parametrize(
+        ("raw", "problem"),
+        [
+            (b"[limits]\na = \n", "not TOML: .*at line 2"),
+            (b"a = '\xff'", "byte 5 is not UTF-8; save it as UTF-8"),
+            (b"a = 1\na = 2", "not TOML: Cannot overwrite a value"),
+            (b"a = " + b"9" * 5000, "not TOML: "),
+            (b"a = " + b"[" * 100_000, "not TOML: "),
+        ],
+        ids=["syntax", "bytes", "twice", "digits", "depth"],
+    )
+    def test_what_is_no_toml_is_refused(self, path: Path, raw: bytes, problem: str) -> None:
+        path.write_bytes(raw)
+        with pytest.raises(ConfigError, match=problem):
+            load(path)
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("environ", "uid", "place"),
+        [
+            ({"XDG_RUNTIME_DIR": "/run/user/7"}, 7, "/run/user/7/agent-journal/journal.sock"),
+            ({"XDG_RUNTIME_DIR": "/run/user/0"}, 0, "/run/user/0/agent-journal/journal.sock"),
+            ({}, 0, "/run/agent-journal/journal.sock"),
+            ({}, 7, "/tmp/agent-journal-7/journal.sock"),  # noqa: S108
+            ({"XDG_RUNTIME_DIR": ""}, 7, "/tmp/agent-journal-7/journal.sock"),  # noqa: S108
+            ({"XDG_RUNTIME_DIR": "a"}, 7, "/tmp/agent-journal-7/journal.sock"),  # noqa: S108
+        ],
+        ids=str,
+    )
+    def test_the_socket(self, environ: dict[str, str], uid: int, place: str) -> None:
+        assert default_socket(environ, uid=uid) == Path(place)
+
+    @pytest.mark.parametrize(
+        ("environ", "place"),
+        [
+            ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/h"}, "/var/lib/a/journal.db"),
+            ({"XDG_STATE_HOME": "/s", "HOME": "/h"}, "/s/agent-journal/journal.db"),
+            ({"XDG_STATE_HOME": "s", "HOME": "/h"}, "/h/.local/state/agent-journal/journal.db"),
+            ({"HOME": "/h"}, "/h/.local/state/agent-journal/journal.db"),
+        ],
+        ids=str,
+    )
+    def test_the_database(self, environ: dict[str, str], place: str) -> None:
+        assert default_database(environ, uid=7) == Path(place)
+
+    @pytest.mark.parametrize(
+        ("environ", "uid", "place"),
+        [
+            ({"CONFIGURATION_DIRECTORY": "/etc/a", "XDG_CONFIG_HOME": "/c"}, 7, "/etc/a/config.toml"),
+            ({"XDG_CONFIG_HOME": "/c"}, 0, "/c/agent-journal/config.toml"),
+            ({"HOME": "/root"}, 0, "/etc/agent-journal/config.toml"),
+            ({"HOME": "/h"}, 7, "/h/.config/agent-journal/config.toml"),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_the_config_file(self, environ: dict[str, str], uid: int, place: str) -> None:
+        assert default_config_file(environ, uid=uid) == Path(place)
+
+    def test_who_has_no_home_in_the_environment_has_one_in_the_user_database(self) -> None:
+        home = Path(pwd.getpwuid(0).pw_dir)
+        assert default_database({}, uid=0) == home / ".local/state/agent-journal/journal.db"
+
+    def test_a_uid_that_nobody_entered_still_gets_a_place(self) -> None:
+        place = default_database({}, uid=2**31 - 7)
+        assert place == Path("/.local/state/agent-journal/journal.db")
+
+
+class TestChanges:
+    def test_live_options_are_told_from_those_that_need_a_restart(self) -> None:
+        new = Config(
+            socket=Path("/x"),
+            limits=Limits(connections_max=20_000),
+            access=Access(admin_group=A_GROUP, socket_group=A_GROUP),
+        )
+        assert changes(Config(), new) == (
+            ["limits.connections_max", "access.admin_group"],
+            ["socket", "access.socket_group"],
+        )
+        assert changes(new, new) == ([], [])
+
+    def test_only_these_need_a_restart(self) -> None:
+        assert [name for name, option, _ in options(Config()) if not option.live] == [
+            "socket",
+            "database",
+            "access.socket_mode",
+            "access.socket_group",
+        ]
+
+    def test_what_a_running_daemon_takes_over_is_what_is_live(self) -> None:
+        new = Config(
+            database=Path("/x"),
+            access=Access(admin_group=A_GROUP, socket_mode="0666"),
+            log=Log(level="debug"),
+        )
+        assert in_force(Config(), new) == Config(
+            access=Access(admin_group=A_GROUP), log=Log(level="debug")
+        )
