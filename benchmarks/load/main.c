@@ -46,7 +46,7 @@ static const char USAGE[] =
     "  --warmup S        leave the first S seconds out of the figures (0.3; 0 with --requests)\n"
     "  --first N         number of the first agent (0)\n"
     "  --stride N        only every Nth agent number is written (1)\n"
-    "  --digits W        digits of the agent number (3; fill: 7)\n"
+    "  --digits W        digits of the agent number (3, or as many as it takes; fill: 7)\n"
     "\n"
     "  append  writes events; reports durable entries a second and their latency\n"
     "  fill    writes whole agents: Started, events, Terminated; may be repeated,\n"

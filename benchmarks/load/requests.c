@@ -135,6 +135,9 @@ void prepare_requests(void)
     int needed = snprintf(number, sizeof number, "%" PRIu64,
                           opt.first + (opt.agents - 1) * opt.stride);
     agent_digits = opt.digits ? (int)opt.digits : opt.mode == MODE_FILL ? 7 : 3;
+    /* The parts of a fill must agree on its agents' ids, so there nothing is widened silently. */
+    if (!opt.digits && opt.mode != MODE_FILL && needed > agent_digits)
+        agent_digits = needed;
     if (opt.digits > 20 || needed > agent_digits)
         die("agent %s does not fit --digits %d", number, agent_digits);
     for (int kind = 0; kind < KIND_READ; kind++)

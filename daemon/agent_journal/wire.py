@@ -322,22 +322,21 @@ def check_key(key: str) -> None:
         raise InvalidError(f'"key" must be 1 to {KEY_BYTES_MAX} bytes long', field="key")
 
 
-def event_name(event: Raw) -> str:
+def event_name(event: Raw | UnsetType) -> str:
     """Return the name of *event*, which a client wants to record.
 
     Raises:
         InvalidError: it is not an object with one key, or only the daemon may write it.
     """
     try:
-        members = _decode_members(event)
-    except _REFUSED:
-        members = {}
-    if len(members) != 1:
+        (name,) = _decode_members(event)  # type: ignore[arg-type]
+    except (TypeError, *_REFUSED):
+        if event is UNSET:
+            raise InvalidError('"event" is missing', field="event") from None
         raise InvalidError(
             '"event" must be an object with one key, the event\'s name: {"Started": {...}}',
             field="event",
-        )
-    (name,) = members
+        ) from None
     if name in DAEMON_EVENTS:
         raise InvalidError(f'"event": only the daemon itself records {name}', field="event")
     return name

@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cli.fake_daemon import FakeDaemon, Result, Run
 
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
-    """A directory whose path leaves room for a socket's name."""
+    """Make a directory whose path leaves room for a socket's name."""
     path = Path(tempfile.mkdtemp(prefix="aj-cli-"))
     yield path
     shutil.rmtree(path)
@@ -31,11 +32,15 @@ def fake(short_dir: Path) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No colours, width or socket from whoever runs the tests."""
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take no colours, width, socket or time zone from whoever runs the tests."""
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "AGENT_JOURNAL_SOCKET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.delenv("TZ")
+    time.tzset()
 
 
 @pytest.fixture

@@ -62,6 +62,8 @@ class FakeDaemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.requests: list[dict[str, Any]] = []
+        self.received: Callable[[str], None] = lambda _line: None
+        self.encode: Callable[[object], str] = json.dumps
         self._replies: dict[str, list[Reply]] = {}
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -107,13 +109,14 @@ class FakeDaemon:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError), connection.makefile("rb") as lines:
             for line in lines:
+                self.received(line.decode())
                 request = json.loads(line)
                 self.requests.append(request)
                 for reply in self._answers(request):
                     whole = {"id": request.get("id"), "ok": True, **reply}
                     if "entry" in reply:
                         del whole["ok"]
-                    connection.sendall(json.dumps(whole).encode() + b"\n")
+                    connection.sendall(self.encode(whole).encode() + b"\n")
 
     def _answers(self, request: dict[str, Any]) -> list[Mapping[str, Any]]:
         replies = self._replies.get(request["op"])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -156,8 +155,6 @@ def test_output_that_cannot_be_written_is_an_error(fake: FakeDaemon) -> None:
 
 
 def test_ctrl_c_ends_quietly(fake: FakeDaemon) -> None:
-    is_shown = threading.Event()
-
     def stream(_request: object) -> list[dict[str, object]]:
         return [{"entry": entry(0, {"Started": {}})}]
 
@@ -169,7 +166,6 @@ def test_ctrl_c_ends_quietly(fake: FakeDaemon) -> None:
     )
     assert command.stdout is not None
     assert command.stdout.readline()
-    is_shown.set()
     command.send_signal(signal.SIGINT)
     out, err = command.communicate()
     assert (out, err) == (b"", b"")

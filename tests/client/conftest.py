@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+
 from agent_journal.client import AsyncClient, Client, connect, connect_async
 
 # Long enough for a busy machine; only a test that fails waits for it.
@@ -193,17 +194,19 @@ class FakeJournal:
         return {"ok": True, "removed": removed}
 
     def _tail(self, request: Message) -> list[Message]:
+        is_open = "from_position" not in request and "last" not in request
+        first = len(self.log) + 1 if is_open and request.get("follow", True) else 0
         entries = [
             entry
             for entry in self.log
-            if entry["position"] >= request.get("from_position", 0)
+            if entry["position"] >= request.get("from_position", first)
             and entry["agent_id"] == request.get("agent_id", entry["agent_id"])
         ]
         if "last" in request:
             entries = entries[len(entries) - request["last"] :]
         lines: list[Message] = [{"entry": entry} for entry in entries]
         if request.get("follow") is False:
-            lines.append({"ok": True, "position": len(self.log)})
+            lines.append({"ok": True, "position": len(self.log) + 1})
         return lines
 
     def _stats(self, request: Message) -> Message:

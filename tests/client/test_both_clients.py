@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+
 from agent_journal.client import (
     Agent,
     Appended,
@@ -34,7 +35,9 @@ def names(count: int) -> list[str]:
 
 
 def appends(count: int, **fields: Any) -> list[AppendRequest]:
-    return [AppendRequest("a", {name: number}, **fields) for number, name in enumerate(names(count))]
+    return [
+        AppendRequest("a", {name: number}, **fields) for number, name in enumerate(names(count))
+    ]
 
 
 class TestCalls:
@@ -164,9 +167,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         "code", sorted(set(ERRORS) - {"overloaded", "too_many_connections", "shutting_down"})
     )
-    def test_each_code_is_raised_as_its_class(
-        self, daemon: Any, opened: Any, code: str
-    ) -> None:
+    def test_each_code_is_raised_as_its_class(self, daemon: Any, opened: Any, code: str) -> None:
         def scene(peer: Any) -> None:
             while True:
                 peer.refuse(peer.read(), code, actual=7)
@@ -281,9 +282,7 @@ class TestNobodyThere:
         with pytest.raises(InvalidError, match="too long"):
             journal.ping()
 
-    def test_a_client_can_be_used_when_the_daemon_comes(
-        self, daemon: Any, opened: Any
-    ) -> None:
+    def test_a_client_can_be_used_when_the_daemon_comes(self, daemon: Any, opened: Any) -> None:
         daemon.stop()
         journal = opened()
         with pytest.raises(DaemonNotRunningError):
@@ -543,6 +542,7 @@ class TestRefusals:
 
     def test_what_is_no_daemon_is_told_from_one(self, daemon: Any, opened: Any) -> None:
         for answer in [b"HTTP/1.1 400 Bad Request\r\n", b"[1]\n", b'{"id":999,"ok":true}\n', b"\n"]:
+
             def scene(peer: Any, answer: bytes = answer) -> None:
                 peer.read()
                 peer.connection.sendall(answer)
@@ -661,6 +661,12 @@ class TestPipelines:
         journal.ping()
 
 
+def record(peer: Any, name: str) -> None:
+    """Record an entry as another client would."""
+    append = {"op": "append", "agent_id": "a", "iteration": 0, "event": {name: 1}, "key": name}
+    peer.journal.replies(append)
+
+
 class TestTails:
     def test_without_follow_it_ends(self, journal: Any) -> None:
         journal.append_many("a", [NewEntry({name: 1}) for name in names(5)])
@@ -700,23 +706,57 @@ class TestTails:
         daemon.script(forgetful, forgetful)
         assert [entry.name for entry in journal.tail(follow=False)] == names(4)
 
-    def test_with_follow_it_waits(self, daemon: Any, opened: Any) -> None:
+    def test_with_follow_it_shows_what_is_recorded_from_now_on(
+        self, daemon: Any, opened: Any
+    ) -> None:
         journal = opened()
         journal.append("a", {"E0": 1})
 
         def following(peer: Any) -> None:
+            peer.serve(1)
             request = peer.read()
-            peer.reply_to(request)
             peer.send({"id": request["id"], "lagged": 3})
-            peer.journal.replies(
-                {"op": "append", "agent_id": "a", "iteration": 0, "event": {"E1": 1}, "key": "k"}
-            )
-            peer.reply_to({**request, "from_position": 2})
+            record(peer, "E1")
+            peer.reply_to(request)
             peer.read()
 
         daemon.script(following)
         entries = journal.tail()
-        assert [next(entries).name, next(entries).name] == names(2)
+        assert next(entries).name == "E1"
+        entries.close()
+
+    @pytest.mark.parametrize("served", [1, 2])
+    def test_what_is_recorded_while_it_is_cut_off_is_not_missing(
+        self, daemon: Any, opened: Any, served: int
+    ) -> None:
+        """Also where nothing was seen yet that it could go on behind."""
+        journal = opened()
+        journal.append("a", {"E0": 1})
+
+        def breaking(peer: Any) -> None:
+            peer.serve(served)
+            record(peer, "E1")
+
+        daemon.script(breaking)
+        entries = journal.tail()
+        assert next(entries).name == "E1"
+        entries.close()
+
+    @pytest.mark.parametrize(("last", "expected"), [(0, []), (2, ["E3", "E4"])])
+    def test_with_follow_it_may_begin_before_now(
+        self, daemon: Any, opened: Any, last: int, expected: list[str]
+    ) -> None:
+        journal = opened()
+        journal.append_many("a", [NewEntry({name: 1}) for name in names(5)])
+
+        def following(peer: Any) -> None:
+            peer.serve(1)
+            record(peer, "E5")
+            peer.serve()
+
+        daemon.script(following)
+        entries = journal.tail("a", last=last)
+        assert [next(entries).name for _ in [*expected, "E5"]] == [*expected, "E5"]
         entries.close()
 
     def test_a_refusal_ends_it_or_is_tried_again(self, daemon: Any, opened: Any) -> None:
@@ -734,7 +774,7 @@ class TestTails:
 
     def test_closing_the_client_ends_it(self, journal: Any) -> None:
         journal.append("a", {"E0": 1})
-        entries = journal.tail()
+        entries = journal.tail(last=1)
         assert next(entries).name == "E0"
         journal.close()
         with pytest.raises((ConnectionLostError, StopIteration, RuntimeError)):

@@ -9,7 +9,7 @@ in type, and nothing else may be there, but for these strings:
                   ones of the same name must equal it (so too "$string:x" …)
 
 and a member named "..." (its value does not matter), which allows further
-members.  In a request, "${x}" stands for what was kept as x.
+members.  "${x}" stands for what was kept as x, in requests as well.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ class Matcher:
                 raise Mismatch(f"{where}: {len(value)} elements, expected {len(pattern)}: {value}")
             for index, (inner, element) in enumerate(zip(pattern, value, strict=True)):
                 self.match(inner, element, f"{where}[{index}]")
-        # True == 1 == 1.0 in Python, and not on the wire.
-        elif type(pattern) is not type(value) or self.fill(pattern) != value:
-            raise Mismatch(f"{where}: {value!r}, expected {pattern!r}")
+        else:
+            expected = self.fill(pattern)
+            # True == 1 == 1.0 in Python, and not on the wire.
+            if type(expected) is not type(value) or expected != value:
+                raise Mismatch(f"{where}: {value!r}, expected {expected!r}")
 
     def fill(self, template: object) -> Any:
         """Return *template* with every "${name}" replaced by what was kept."""

@@ -75,6 +75,14 @@ class Player:
             case _:
                 raise ValueError(f"no such step: {step}")
 
+    def problem_with(self, step: dict[str, Any]) -> str | None:
+        """Do one step; return what was wrong, if anything."""
+        try:
+            self.play(step)
+        except (Mismatch, OSError, EOFError) as problem:
+            return str(problem)
+        return None
+
     def _expect(self, connection: RawConnection, pattern: object, holds: str) -> None:
         line = connection.line()
         self._matcher.match(pattern, json.loads(line))
@@ -97,9 +105,8 @@ def test_the_daemon_answers_as_the_script_says(
     with ExitStack() as stack:
         player = Player(used_daemon, stack)
         for number, step in steps:
-            try:
-                player.play(step)
-            except (Mismatch, OSError, EOFError) as problem:
+            problem = player.problem_with(step)
+            if problem is not None:
                 pytest.fail(f"{script}, line {number}: {problem}", pytrace=False)
 
 

@@ -142,7 +142,7 @@ def test_an_example_that_is_wrong_is_found(document: str, daemon: RunningDaemon)
         play(wrong, daemon, Matcher())
 
 
-def test_every_operation_has_an_example_or_needs_none(document: str) -> None:
+def test_every_operation_has_an_example(document: str) -> None:
     described = set(re.findall(r"^### `(\w+)`$", document, re.MULTILINE))
     shown = {
         name
@@ -152,7 +152,7 @@ def test_every_operation_has_an_example_or_needs_none(document: str) -> None:
         for name in re.findall(r'"op":"(\w+)"', line.text)
     }
     assert described >= {"hello", "append", "read", "describe", "agents", "compact", "tail"}
-    assert described - shown == {"close"}
+    assert described <= shown
 
 
 def test_the_table_of_errors_is_the_one_in_the_code(document: str) -> None:

@@ -53,6 +53,9 @@ def test_a_name_stands_for_one_value() -> None:
     matcher = Matcher()
     matcher.match({"position": "$integer:first"}, {"position": 7})
     matcher.match(["$integer:first", "$integer:second"], [7, 8])
+    matcher.match({"after": "${first}"}, {"after": 7})
+    with pytest.raises(Mismatch, match="expected 7"):
+        matcher.match({"after": "${first}"}, {"after": 7.0})
     with pytest.raises(Mismatch, match="was 7 before"):
         matcher.match("$integer:first", 8)
     assert matcher.fill({"after": "${first}", "text": "${first}-${second}"}) == {

@@ -167,9 +167,10 @@ class Watching:
 
 @asynccontextmanager
 async def watching(path: Path, **options: Any) -> AsyncGenerator[Watching, None]:
+    """Watch a file; only events can be in time, unless ``look_ms`` says otherwise."""
     it = Watching(path)
     stop = asyncio.Event()
-    options = {"since": file_state(path), "look_ms": 1000, **options}
+    options = {"since": file_state(path), "look_ms": 60_000, **options}
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(watch(path, on_change=it.on_change, stop=stop, **options))
         try:

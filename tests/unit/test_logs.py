@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_journal.service import logs
@@ -149,6 +149,7 @@ class TestLiveChanges:
 
 
 class TestFields:
+    @settings(database=None)  # the checkout may be somebody else's
     @given(st.text(st.characters(exclude_categories=[]), max_size=600))
     def test_any_text_comes_out_printable_on_one_line_and_short(self, text: str) -> None:
         cleaned = clean_text(text)
@@ -433,6 +434,17 @@ class TestStalls:
         assert b"too_long" in lines[1]
         assert not lines[1].endswith(b"}")
         assert [json.loads(line)["event"] for line in lines[2:]] == ["log_lines_dropped", "after"]
+
+    def test_a_full_socket_does_not_hold_up_the_daemon(self) -> None:
+        """A socket can't be opened a second time, so nothing but poll protects it."""
+        reader, writer = socket.socketpair()
+        with reader, writer, os.fdopen(os.dup(writer.fileno()), "w") as stream:
+            configure(Log(), stream=stream, environ={})
+            long = {f"field_{number}": "x" * 250 for number in range(1000)}
+            for _ in range(100):
+                structlog.get_logger().info("it_happened", **long)
+            assert os.get_blocking(writer.fileno())
+            assert b"it_happened" in reader.recv(4096)
 
     def test_a_reader_that_went_away_does_no_harm(self) -> None:
         reader, writer = os.pipe()

@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
 
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
+HELP_WIDTH: Final = 90
 
 EPILOG: Final = """\
 examples:
@@ -73,6 +74,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _print_failure(Failure(ExitCode.USAGE, message, f"{self.prog} --help"))
         self.exit(ExitCode.USAGE)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Knows the width, for which argparse would import half the library at every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(Terminal(sys.stdout).width or HELP_WIDTH, HELP_WIDTH))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +127,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         prog="agent-journal",
         description="Write to and look into the journal of this host's agents.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,  # what works today by chance must not break with the next option
     )
     parser.add_argument("--version", action="version", version=f"agent-journal {__version__}")
@@ -130,7 +138,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         # Only what was typed is imported; a second match is a word in an argument.

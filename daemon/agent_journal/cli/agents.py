@@ -29,9 +29,9 @@ COLUMNS: Final = (
     Column(title="AGENT"),
     Column(title="UID", right=True, optional=True),
     Column(title="STATE"),
-    Column(title="KIND", optional=True),
+    Column(title="KIND", optional=True, spare=True),
     Column(title="ENTRIES", right=True),
-    Column(title="ITER", right=True),
+    Column(title="ITER", right=True, spare=True),
     Column(title="UPDATED"),
     Column(title="REASON", optional=True, flexible=True),
 )

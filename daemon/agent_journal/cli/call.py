@@ -29,7 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the reply, an error's too (which is then also the exit code)."""
     text = sys.stdin.buffer.read() if arguments.request == "-" else arguments.request
     request = json_object(text)
-    if request.get("op") == "tail":
+    if not isinstance(request.get("op"), str):
+        raise usage_error('the request has no "op"', """agent-journal call '{"op": "hello"}'""")
+    if request["op"] == "tail":
         # Its answer is a stream; one reply of it would be a wrong picture.
         raise usage_error("call prints one reply, and tail has many", "agent-journal tail --json")
     with connected(arguments) as journal:

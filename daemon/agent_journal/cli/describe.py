@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
+import dataclasses
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
+from ..clock import Clock
 from .agents import STATE_STYLES
 from .arguments import add_uid
 from .connection import connected
 from .failures import ExitCode
-from .output import as_object, print_json
+from .output import print_json
 from .terminal import Cell, Column, Table, standard_output
+from .timestamps import age, clock_time
+
+if TYPE_CHECKING:
+    from ..client import Agent
 
 EXAMPLES: Final = """\
   agent-journal describe report-42
@@ -33,13 +41,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(agent)
         return ExitCode.OK
-    fields = as_object(agent)
-    assert isinstance(fields, dict)  # noqa: S101 - an Agent is a record
-    Table(standard_output(), COLUMNS).print(
-        (
-            Cell(name, "bold"),
-            Cell(str(value), STATE_STYLES.get(value, "") if name == "state" else ""),
-        )
-        for name, value in fields.items()
-    )
+    Table(standard_output(), COLUMNS).print(_rows(agent))
     return ExitCode.OK
+
+
+def _rows(agent: Agent) -> Iterator[tuple[Cell, Cell]]:
+    clock = Clock()
+    for name in (field.name for field in dataclasses.fields(agent)):
+        value = getattr(agent, name)
+        if isinstance(value, datetime):
+            shown = f"{clock_time(value, clock=clock)}, {age(value, clock=clock)}"
+        elif isinstance(value, int) and name != "uid":
+            shown = f"{value:,}"
+        else:
+            shown = str(value)
+        if value is not None:
+            style = STATE_STYLES.get(shown, "") if name == "state" else ""
+            yield Cell(name, "bold"), Cell(shown, style)

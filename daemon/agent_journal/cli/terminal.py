@@ -36,8 +36,11 @@ FLEXIBLE_WIDTH_MIN: Final = 8
 MEASURED_ROWS_MAX: Final = 200  # widths come from the first rows; the rest streams
 
 _JOINERS: Final = frozenset("\u200c\u200d")  # invisible, harmless, and needed by some scripts
-_WIDE: Final = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\uff60"
-                          "\uffe0-\uffe6\U0001f000-\U0001faff\U00020000-\U0003fffd]")  # fmt: skip
+# The blocks of East Asian text and of pictures.  A compiled pattern costs every start.
+_WIDE: Final = (
+    "[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\uff60"
+    "\uffe0-\uffe6\U0001f000-\U0001faff\U00020000-\U0003fffd]"
+)
 
 
 def harmless(text: str) -> str:
@@ -76,7 +79,7 @@ def width_of(text: str) -> int:
     from unicodedata import category  # noqa: PLC0415
 
     marks = sum(category(c) in {"Mn", "Me", "Cf"} for c in text)
-    return len(text) + len(_WIDE.findall(text)) - marks
+    return len(text) + len(re.findall(_WIDE, text)) - marks
 
 
 def cut(text: str, width: int) -> str:
@@ -112,6 +115,7 @@ class Column:
     width_min: int = 0
     optional: bool = False  # left out where the measured rows have nothing in it
     flexible: bool = False  # cut where the row would be wider than the terminal
+    spare: bool = False  # left out where even that is not enough
 
 
 class Terminal:
@@ -189,6 +193,7 @@ class Table:
         self._hide_empty(measured)
         for cells in measured:
             self._widen(cells)
+        self._hide_spare()
         count = 0
         for row in chain(first, remaining):
             self.row(row)
@@ -221,6 +226,14 @@ class Table:
             if not column.optional or any(row[index].text for row in rows)
         ]
 
+    def _hide_spare(self) -> None:
+        spare = [index for index in self._shown if self._columns[index].spare]
+        while spare and self._taken(self._fitted()) > (self._terminal.width or sys.maxsize):
+            self._shown.remove(spare.pop())
+
+    def _taken(self, widths: Sequence[int]) -> int:
+        return sum(widths[index] for index in self._shown) + 2 * (len(self._shown) - 1)
+
     def _widen(self, row: Sequence[Cell]) -> None:
         for index in self._shown:
             self._widths[index] = max(self._widths[index], width_of(row[index].text))
@@ -246,9 +259,8 @@ class Table:
         """Return the widths with the flexible column cut to what the screen has left."""
         widths = self._widths.copy()
         if self._terminal.width is not None:
-            taken = sum(widths[i] for i in self._shown) + 2 * (len(self._shown) - 1)
+            excess = self._taken(widths) - self._terminal.width
             for index in self._shown:
-                if self._columns[index].flexible and taken > self._terminal.width:
-                    left = widths[index] - (taken - self._terminal.width)
-                    widths[index] = max(left, FLEXIBLE_WIDTH_MIN)
+                if self._columns[index].flexible and excess > 0:
+                    widths[index] = max(widths[index] - excess, FLEXIBLE_WIDTH_MIN)
         return widths

@@ -19,7 +19,7 @@ from ..clock import Clock
 from ..errors import JournalError
 from . import _requests as requests
 from ._link import Address, Link, Settings, Wait
-from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, TailRequest
+from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, Tail
 from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
 from ._retry import RETRY_S
 from ._tickets import Pending, Ticket, is_answered
@@ -229,10 +229,9 @@ class AsyncClient:
         Raises:
             DaemonNotRunningError: nothing listened at the first attempt to connect.
         """
-        request = TailRequest(
-            agent_id=agent_id, from_position=from_position, last=last, follow=follow, uid=uid
+        return self._follow(
+            Tail(agent_id=agent_id, from_position=from_position, last=last, follow=follow, uid=uid)
         )
-        return self._follow(request)
 
     async def stats(self, *, uid: int | str | None = None) -> dict[str, Any]:
         """Return the daemon's counters and gauges."""
@@ -266,17 +265,18 @@ class AsyncClient:
             for item in await self._channel.perform(request):
                 yield item
 
-    async def _follow(self, request: TailRequest) -> AsyncGenerator[Entry, None]:
+    async def _follow(self, tail: Tail) -> AsyncGenerator[Entry, None]:
         self._channel.check_open()
         channel = _Channel(self._settings)
         self._tails.add(channel)
         try:
-            ticket = channel.submit(request)
-            while not ticket.is_settled or request.items:
-                for entry in request.take_items():
-                    yield entry
-                await channel.wait_for(ticket, until=lambda: request.is_full)
-            ticket.outcome()
+            for request in tail.requests():
+                ticket = channel.submit(request)
+                while not ticket.is_settled or tail.items:
+                    for entry in tail.take_items():
+                        yield entry
+                    await channel.wait_for(ticket, until=lambda: bool(tail.items))
+                ticket.outcome()
         finally:
             channel.close()
             self._tails.discard(channel)

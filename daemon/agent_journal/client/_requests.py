@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
@@ -79,21 +79,23 @@ class Request(Generic[T]):
 
 
 class KeyMaker:
-    """Makes idempotency keys: unique, and sorting by time.
+    """Makes idempotency keys: unique, and rising.
 
-    Keys that sort by time are neighbours in the daemon's index.  A key is the
-    microsecond, a random name of this maker and a count, which alone makes it
-    unique here, whatever the clock does and however many threads ask.
+    A key above all that an agent has had is new to the daemon at a glance.  A
+    key is the microsecond, which never falls, a random name of this maker, and
+    a count, which makes it unique even where two threads get one microsecond.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._name = os.urandom(5).hex()
+        self._latest_us = 0
         self._count = itertools.count()
 
     def __call__(self) -> str:
         """Return a key that was never returned before."""
-        return f"{self._clock.wall_us():013x}{self._name}{next(self._count):x}"
+        self._latest_us = latest_us = max(self._clock.wall_us(), self._latest_us + 1)
+        return f"{latest_us:013x}{self._name}{next(self._count):x}"
 
 
 def append(request: AppendRequest, next_key: Callable[[], str]) -> Request[Appended]:
@@ -293,10 +295,12 @@ def _check_progress(page: Sequence[object], reply: Reply) -> None:
         raise ValueError("an empty page says that there is more")
 
 
-class TailRequest(Request[int | None]):
-    """Follows the journal; remembers where it is, so that a repeat goes on behind it.
+class Tail:
+    """Follows the journal; knows where it is, so that what is lost is taken up again there.
 
-    ``items`` holds the entries that came and were not taken yet.
+    To follow from the end needs two requests: one that finds out where the end
+    is, and one that goes on from there.  A single one would begin anew at a
+    later end when its connection is lost before the first entry.
     """
 
     def __init__(
@@ -310,11 +314,52 @@ class TailRequest(Request[int | None]):
     ) -> None:
         if from_position is not None and last is not None:
             raise InvalidError("give from_position or last, not both", field="last")
-        super().__init__(op="tail", body=b"", parse=lambda reply: reply.get("position"))
-        self.items: list[Entry] = []
-        self._fields = {"agent_id": agent_id, "uid": uid, "follow": None if follow else False}
-        self._start = {"from_position": from_position, "last": last}
-        self._seen: int | None = None
+        self.items: list[Entry] = []  # those that came and were not taken yet
+        self._fields = {"agent_id": agent_id, "uid": uid}
+        self._position = from_position  # where to go on, when that is known
+        self._last = last
+        self._follow = follow
+
+    def requests(self) -> Iterator[TailRequest]:
+        """Yield what is to be asked, one behind the other."""
+        if not self._follow:
+            yield TailRequest(self, follow=False)
+            return
+        if self._position is None:
+            self._last = self._last or 0
+            yield TailRequest(self, follow=False)
+        yield TailRequest(self, follow=True)
+
+    def take_items(self) -> list[Entry]:
+        """Return the entries that came since the last time."""
+        items, self.items = self.items, []
+        return items
+
+    def fields(self) -> dict[str, object]:
+        """Return what asks for all that was not seen yet."""
+        start = (
+            {"last": self._last} if self._position is None else {"from_position": self._position}
+        )
+        return _pruned(**self._fields, **start)
+
+    def saw(self, entry: Entry) -> None:
+        """Take *entry*, unless it is one that was seen."""
+        if self._position is None or entry.position >= self._position:
+            self._position = entry.position + 1
+            self.items.append(entry)
+
+    def reached(self, position: int) -> None:
+        """Note that all entries before *position* were seen."""
+        self._position = position
+
+
+class TailRequest(Request[None]):
+    """One stream of a ``Tail``; asked again, it asks for what the tail did not see yet."""
+
+    def __init__(self, tail: Tail, *, follow: bool) -> None:
+        super().__init__(op="tail", body=b"", parse=lambda reply: tail.reached(reply["position"]))
+        self._tail = tail
+        self._follow = follow
 
     @property
     def is_stream(self) -> bool:
@@ -324,27 +369,18 @@ class TailRequest(Request[int | None]):
     @property
     def is_full(self) -> bool:
         """Entries came that nobody took."""
-        return bool(self.items)
+        return bool(self._tail.items)
 
     def line(self, request_id: int) -> bytes:
         """Return the bytes that ask for what was not seen yet."""
-        start = self._start if self._seen is None else {"from_position": self._seen + 1}
-        self.body = b"%b}\n" % _members(_pruned(**self._fields, **start))
+        self.body = b"%b}\n" % _members({**self._tail.fields(), "follow": self._follow})
         return super().line(request_id)
 
     def take(self, reply: Reply) -> bool:
         """Take one line of the stream; true unless it is the last one."""
         if "entry" in reply:
-            entry = entry_from(reply["entry"])
-            if self._seen is None or entry.position > self._seen:
-                self._seen = entry.position
-                self.items.append(entry)
+            self._tail.saw(entry_from(reply["entry"]))
         return "ok" not in reply
-
-    def take_items(self) -> list[Entry]:
-        """Return the entries that came since the last time."""
-        items, self.items = self.items, []
-        return items
 
 
 def _request(op: str, parse: Callable[[Reply], T], **fields: object) -> Request[T]:

@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..errors import ConnectionLostError, JournalError
 from . import _requests as requests
 from ._link import Address, Link, Settings, Wait
-from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, TailRequest
+from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, Tail
 from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
 from ._retry import RETRY_S
 from ._tickets import Pending, Ticket, is_answered
@@ -236,10 +236,9 @@ class Client:
         Raises:
             DaemonNotRunningError: nothing listened at the first attempt to connect.
         """
-        request = TailRequest(
-            agent_id=agent_id, from_position=from_position, last=last, follow=follow, uid=uid
+        return self._follow(
+            Tail(agent_id=agent_id, from_position=from_position, last=last, follow=follow, uid=uid)
         )
-        return self._follow(request)
 
     def stats(self, *, uid: int | str | None = None) -> dict[str, Any]:
         """Return the daemon's counters and gauges."""
@@ -284,17 +283,18 @@ class Client:
         while (request := pages.next_request()) is not None:
             yield from self._perform(request)
 
-    def _follow(self, request: TailRequest) -> Generator[Entry, None, None]:
+    def _follow(self, tail: Tail) -> Generator[Entry, None, None]:
         self._mine()
         tails = self._tails
         channel = _Channel(self._settings)
         tails.add(channel)
         try:
-            ticket = channel.submit(request)
-            while not ticket.is_settled or request.items:
-                yield from request.take_items()
-                channel.wait_for(ticket, until=lambda: request.is_full)
-            ticket.outcome()
+            for request in tail.requests():
+                ticket = channel.submit(request)
+                while not ticket.is_settled or tail.items:
+                    yield from tail.take_items()
+                    channel.wait_for(ticket, until=lambda: bool(tail.items))
+                ticket.outcome()
         finally:
             channel.close()
             tails.discard(channel)

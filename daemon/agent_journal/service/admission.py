@@ -13,7 +13,6 @@ Replies that a client does not read count too, and so do lines that never end.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Protocol
 
 from ..model import Uid
@@ -31,6 +30,16 @@ class Paused(Protocol):
         """Read again, if nothing else speaks against it."""
 
 
+class Account:
+    """What one uid has in flight."""
+
+    __slots__ = ("bytes_in_flight", "connections")
+
+    def __init__(self) -> None:
+        self.bytes_in_flight = 0
+        self.connections = 0
+
+
 class Admission:
     """The bounds, and who waits for room."""
 
@@ -38,45 +47,54 @@ class Admission:
         self.limits = limits
         self.bytes_in_flight = 0
         self.partial_bytes = 0
-        self.by_uid: Counter[Uid] = Counter()
-        self.connections: Counter[Uid] = Counter()
+        self.accounts: dict[Uid, Account] = {}
         self._waiting: dict[Paused, None] = {}
 
-    def take(self, uid: Uid, size: int) -> None:
+    def account(self, uid: Uid) -> Account:
+        """Return the account of *uid*, which has a connection at least."""
+        return self.accounts.setdefault(uid, Account())
+
+    def opened(self, uid: Uid) -> None:
+        """Count a connection."""
+        self.account(uid).connections += 1
+
+    def closed(self, uid: Uid) -> None:
+        """Count a connection no more, and forget an account of which nothing is left."""
+        account = self.accounts[uid]
+        account.connections -= 1
+        if not account.connections and not account.bytes_in_flight:
+            del self.accounts[uid]
+
+    def take(self, account: Account, size: int) -> None:
         """Count *size* bytes as in flight."""
         self.bytes_in_flight += size
-        self.by_uid[uid] += size
+        account.bytes_in_flight += size
 
-    def give(self, uid: Uid, size: int) -> None:
+    def give(self, account: Account, size: int) -> None:
         """Count *size* bytes as answered, and let those read again who waited for room."""
         self.bytes_in_flight -= size
-        self.by_uid[uid] -= size
-        if not self.by_uid[uid]:
-            del self.by_uid[uid]
+        account.bytes_in_flight -= size
         if self._waiting:
             self._wake()
 
-    def change(self, uid: Uid, size: int) -> None:
-        """Count *size* bytes more, or less, as in flight."""
-        if size > 0:
-            self.take(uid, size)
-        elif size < 0:
-            self.give(uid, -size)
+    @property
+    def is_tight(self) -> bool:
+        """Tell whether a bound may have been reached, in all or of some uid."""
+        return self.bytes_in_flight >= self.limits.uid_bytes_in_flight_max
 
-    def is_full(self, uid: Uid) -> bool:
-        """Tell whether *uid*, or all together, should not be read from."""
+    def is_full(self, account: Account) -> bool:
+        """Tell whether a uid, or all together, should not be read from."""
+        return self._exceeds(account, 1)
+
+    def is_overfull(self, account: Account) -> bool:
+        """Tell whether appends of a uid are to be refused."""
+        return self._exceeds(account, 2)
+
+    def _exceeds(self, account: Account, factor: int) -> bool:
         limits = self.limits
         return (
-            self.bytes_in_flight >= limits.bytes_in_flight_max
-            or self.by_uid[uid] >= limits.uid_bytes_in_flight_max
-        )
-
-    def is_overfull(self, uid: Uid) -> bool:
-        """Tell whether appends of *uid* are to be refused."""
-        limits = self.limits
-        return (
-            self.bytes_in_flight >= 2 * limits.bytes_in_flight_max
-            or self.by_uid[uid] >= 2 * limits.uid_bytes_in_flight_max
+            self.bytes_in_flight >= factor * limits.bytes_in_flight_max
+            or account.bytes_in_flight >= factor * limits.uid_bytes_in_flight_max
         )
 
     def wait(self, connection: Paused) -> None:
@@ -92,6 +110,7 @@ class Admission:
         if 2 * self.bytes_in_flight > limits.bytes_in_flight_max:
             return
         for connection in list(self._waiting):
-            if 2 * self.by_uid[connection.uid] <= limits.uid_bytes_in_flight_max:
-                del self._waiting[connection]
+            account = self.accounts.get(connection.uid)
+            if account is None or 2 * account.bytes_in_flight <= limits.uid_bytes_in_flight_max:
+                self._waiting.pop(connection, None)
                 connection.resume()

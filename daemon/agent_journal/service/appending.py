@@ -9,18 +9,19 @@ its agent ever used must be new, so rising keys cost no look-up.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from datetime import datetime
+from typing import Final, Protocol
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from ..errors import (
     InvalidError,
     KeyConflictError,
+    OverloadedError,
     SequenceConflictError,
     StaleEpochError,
 )
 from ..lifecycle import Change, advance, is_terminal
-from ..model import AgentId, AgentState, Sequence, Uid
+from ..model import AgentId, AgentState, Micros, Sequence, Uid
 from ..store.base import AgentChange, Entry, NewEntry
 from ..wire import (
     Append,
@@ -33,114 +34,134 @@ from ..wire import (
     micros_from,
     terminated_reason,
 )
-from .committer import Submission
+from .admission import RETRY_MS, Account
 from .context import Context
 from .heads import Head, remember_key
 from .operations import Caller, settle
 
-TERMINATED = "Terminated"
+TERMINATED: Final = "Terminated"
+RUNNING: Final = AgentState.RUNNING
+
+
+class Run(Protocol):
+    """Where accepted appends go."""
+
+    entries: list[NewEntry]
+    changes: list[AgentChange]
+    requests: list[Append]
+    sequences: list[int]
 
 
 class Recorder:
-    """Turns appends into entries of a submission."""
+    """Turns appends into entries of a run."""
 
-    def __init__(self, context: Context, uid: Uid) -> None:
+    def __init__(self, context: Context, uid: Uid, account: Account) -> None:
+        self.now = Micros(0)  # the time of receipt
         self._context = context
         self._heads = context.heads
+        self._admission = context.admission
+        self._account = account
         self._own = context.heads.namespace(uid)
 
-    def record(
-        self,
-        request: Append,
-        submission: Submission,
-        *,
-        uid: Uid | None = None,
-        are_keys_new: bool = False,
-    ) -> Sequence | None:
-        """Add what *request* records to *submission*; return its first sequence.
+    def record(self, request: Append, run: Run) -> bool:
+        """Add what *request* records to *run*; False: ``prepare`` has to be asked first.
 
-        ``None``: the store has to be asked first, see ``prepare``.
+        This is what happens for each entry, so it is written out: the common
+        append is checked and added here, everything else goes its own way.
 
         Raises:
             RequestError: it is refused, and nothing was changed.
+            OverloadedError: too much is in flight.
         """
-        heads = self._own if uid is None else self._heads.namespace(uid)
-        head = heads.get(request.agent_id)
-        if head is None:
-            check_agent_id(request.agent_id)
-            return None
-        if request.entries is not None:
-            return self._record_many(head, request, submission, are_keys_new=are_keys_new)
+        if self._admission.is_tight and self._admission.is_overfull(self._account):
+            raise OverloadedError(
+                f"too much is in flight; nothing of this was recorded, try again in {RETRY_MS} ms",
+                retry_ms=RETRY_MS,
+            )
+        head = self._own.get(request.agent_id)
+        if head is None or request.entries is not None or request.uid is not None:
+            return self._record_otherwise(head, request, run)
         event, key = request.event, request.key
-        if isinstance(event, UnsetType):
-            raise InvalidError('"event" is missing, or "entries" in its place', field="event")
         name = event_name(event)
         if key is not None:
             check_key(key)
-            if key <= head.key_high and not are_keys_new:
-                return None
-        self._check(head, request)
-        first = head.next_sequence
-        self._add(head, submission, name, event, request)
-        return first
-
-    def _record_many(
-        self, head: Head, request: Append, submission: Submission, *, are_keys_new: bool
-    ) -> Sequence | None:
-        names = check_entries(request)
-        if not are_keys_new and any(key <= head.key_high for key in keys_of(request)):
-            return None
-        self._check(head, request)
-        first = head.next_sequence
-        for name, fields in zip(names, request.entries or (), strict=True):
-            assert isinstance(fields.event, Raw)  # noqa: S101 - check_entries saw to it
-            self._add(head, submission, name, fields.event, fields)
-        return first
-
-    def _check(self, head: Head, request: Append) -> None:
-        epoch = request.epoch or 0
-        if epoch != head.epoch:
-            raise StaleEpochError(
-                f"{head.agent_id} is held by epoch {head.epoch}, this append carries {epoch}; "
-                "another attempt took over: stop writing",
-                current=head.epoch,
+            if key <= head.key_high:
+                return False
+        if head.epoch or request.epoch or request.expected_sequence is not None:
+            _check_fence(head, request)
+        if head.state is not RUNNING or head.is_new or name == TERMINATED:
+            _check_alive(head)
+            self._add(head, run, name, request)
+        else:
+            sequence = head.next_sequence
+            given = request.timestamp
+            run.entries.append(
+                NewEntry(
+                    head.number,
+                    sequence,
+                    self.now if given is None else micros_from(given),
+                    request.iteration,
+                    bytes(event),  # type: ignore[arg-type] # event_name saw that it is there
+                    key,
+                )
             )
-        expected = request.expected_sequence
-        if expected is not None and expected != head.next_sequence:
-            raise SequenceConflictError(
-                f"the next sequence of {head.agent_id} is {head.next_sequence}, not {expected}; "
-                "read what was recorded since, then decide",
-                expected=expected,
-                actual=head.next_sequence,
-            )
-        if head.next_sequence or not is_terminal(head.state):
-            advance(head.state, Change.RECORDED)
+            run.sequences.append(sequence)
+            head.next_sequence = sequence + 1  # type: ignore[assignment]
+            head.batch = self._heads.batch
+            if key is not None:
+                self._remember(head, key, sequence)
+        run.requests.append(request)
+        return True
 
-    def _add(
-        self,
-        head: Head,
-        submission: Submission,
-        name: str,
-        event: Raw,
-        fields: Append | EntryFields,
-    ) -> None:
-        """Add one entry; everything was checked."""
-        given = fields.timestamp
-        timestamp = micros_from(given) if isinstance(given, datetime) else self._context.now
+    def _record_otherwise(self, head: Head | None, request: Append, run: Run) -> bool:
+        """Add an append of several entries, or leave it to ``prepare``."""
+        check_agent_id(request.agent_id)
+        if head is None or request.uid is not None:
+            return False
+        check_entries(request)
+        if any(key <= head.key_high for key in keys_of(request)):
+            return False
+        self._record_all(head, request, run)
+        return True
+
+    def record_prepared(self, uid: Uid, request: Append, run: Run) -> None:
+        """Add what ``prepare`` found to be new."""
+        self.now = Micros(self._context.clock.wall_us())
+        self._record_all(self._heads.namespace(uid)[request.agent_id], request, run)
+
+    def _record_all(self, head: Head, request: Append, run: Run) -> None:
+        """Add the entries of *request*, whose form and keys were checked."""
+        _check_fence(head, request)
+        _check_alive(head)
+        sources: Seq[Append | EntryFields] = request.entries or [request]
+        first = head.next_sequence
+        for source in sources:
+            self._add(head, run, event_name(source.event), source)
+        del run.sequences[-len(sources) :]
+        run.sequences.append(first)
+        run.requests.append(request)
+
+    def _add(self, head: Head, run: Run, name: str, source: Append | EntryFields) -> None:
+        """Add one entry, and what it means for its agent's state."""
+        given = source.timestamp
+        timestamp = self.now if given is None else micros_from(given)
         sequence = head.next_sequence
-        raw = bytes(event)
-        if head.is_new or name == TERMINATED or head.state is not AgentState.RUNNING:
+        event = bytes(source.event)  # type: ignore[arg-type] # event_name saw that it is there
+        if head.is_new or name == TERMINATED or head.state is not RUNNING:
             head.updated_at = timestamp
-            _change(head, name, raw)
-            submission.changes.append(AgentChange(len(submission.entries), head.record()))
-        submission.entries.append(
-            NewEntry(head.number, sequence, timestamp, fields.iteration, raw, fields.key)
+            _change(head, name, event)
+            run.changes.append(AgentChange(len(run.entries), head.record()))
+        run.entries.append(
+            NewEntry(head.number, sequence, timestamp, source.iteration, event, source.key)
         )
+        run.sequences.append(sequence)
         head.next_sequence = Sequence(sequence + 1)
-        if fields.key is not None:
-            is_committed = self._heads.is_committed(head)
-            remember_key(head, fields.key, sequence, is_committed=is_committed)
+        if source.key is not None:
+            self._remember(head, source.key, sequence)
         head.batch = self._heads.batch
+
+    def _remember(self, head: Head, key: str, sequence: Sequence) -> None:
+        remember_key(head, key, sequence, is_committed=self._heads.is_committed(head))
 
     async def prepare(self, caller: Caller, uid: Uid, request: Append) -> bytes | None:
         """Bring into memory what ``record`` needs; return the reply if it is a repeat.
@@ -211,10 +232,35 @@ class Recorder:
         )
 
 
+def _check_fence(head: Head, request: Append) -> None:
+    """Refuse an append that was made with another state of the agent in mind."""
+    epoch = request.epoch or 0
+    if epoch != head.epoch:
+        raise StaleEpochError(
+            f"{head.agent_id} is held by epoch {head.epoch}, this append carries {epoch}; "
+            "another attempt took over: stop writing",
+            current=head.epoch,
+        )
+    expected = request.expected_sequence
+    if expected is not None and expected != head.next_sequence:
+        raise SequenceConflictError(
+            f"the next sequence of {head.agent_id} is {head.next_sequence}, not {expected}; "
+            "read what was recorded since, then decide",
+            expected=expected,
+            actual=head.next_sequence,
+        )
+
+
+def _check_alive(head: Head) -> None:
+    """Refuse entries behind the end; an agent that was emptied may begin again."""
+    if head.next_sequence or not is_terminal(head.state):
+        advance(head.state, Change.RECORDED)
+
+
 def _change(head: Head, name: str, event: bytes) -> None:
     """Move the head's state as the event says."""
-    if head.state is not AgentState.RUNNING:  # compacted: it begins again
-        head.state, head.reason = AgentState.RUNNING, None
+    if head.state is not RUNNING:  # compacted: it begins again
+        head.state, head.reason = RUNNING, None
     if name == TERMINATED:
         reason = terminated_reason(event)
         change = Change.COMPLETED if reason == "Completed" else Change.FAILED
@@ -231,8 +277,6 @@ def check_entries(request: Append) -> list[str]:
     check_agent_id(request.agent_id)
     entries = request.entries
     if entries is None:
-        if isinstance(request.event, UnsetType):
-            raise InvalidError('"event" is missing, or "entries" in its place', field="event")
         if request.key is not None:
             check_key(request.key)
         return [event_name(request.event)]
@@ -255,8 +299,6 @@ def check_entries(request: Append) -> list[str]:
 
 def _entry_name(index: int, fields: EntryFields) -> str:
     try:
-        if isinstance(fields.event, UnsetType):
-            raise InvalidError('"event" is missing', field="event")  # noqa: TRY301
         if fields.key is not None:
             check_key(fields.key)
         return event_name(fields.event)

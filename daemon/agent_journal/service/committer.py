@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from ..clock import Clock
@@ -47,16 +47,15 @@ class Waiter(Protocol):
         """Take note that submissions of this waiter were answered."""
 
 
-@dataclass(slots=True, eq=False)
-class Submission:
+class Submission(msgspec.Struct, eq=False):
     """Neighbouring entries of one caller, recorded all or none.
 
     ``position`` or ``error`` is set before the waiter is told.
     """
 
     waiter: Waiter
-    entries: list[NewEntry] = field(default_factory=list)
-    changes: list[AgentChange] = field(default_factory=list)
+    entries: list[NewEntry] = []
+    changes: list[AgentChange] = []
     size_bytes: int = 0
     position: Position | None = None
     error: JournalError | None = None

@@ -171,7 +171,7 @@ async def read(caller: Caller, request: Read) -> bytes:
 def _check_unsent(caller: Caller) -> None:
     """Refuse to fill the memory with replies that nobody reads."""
     admission = caller.context.admission
-    if admission.is_full(caller.peer.uid):
+    if admission.is_full(admission.account(caller.peer.uid)):
         raise OverloadedError(
             "too much is in flight for another reply; read the replies that are under way, "
             f"then try again in {RETRY_MS} ms",
@@ -300,19 +300,17 @@ def stats(caller: Caller, request: Stats) -> dict[str, object]:
     uid = caller.namespaces(request.uid) if request.uid is not None else caller.peer.uid
     context = caller.context
     metrics, admission = context.metrics, context.admission
-    connections = admission.connections
-    own = sum(connections.values()) if uid is None else connections[uid]
-    in_flight = admission.bytes_in_flight if uid is None else admission.by_uid[uid]
+    shown = [account for owner, account in admission.accounts.items() if uid in (None, owner)]
     commit = metrics.commit_seconds
     return {
         "version": __version__,
         "sqlite_version": sqlite3.sqlite_version,
         "pid": os.getpid(),
         "uptime_seconds": round(context.clock.monotonic() - metrics.started, 3),
-        "connections": own,
+        "connections": sum(account.connections for account in shown),
         "connections_accepted": metrics.connections_accepted,
         "connections_refused": metrics.connections_refused,
-        "bytes_in_flight": in_flight,
+        "bytes_in_flight": sum(account.bytes_in_flight for account in shown),
         "queued_entries": context.committer.queued_entries,
         "entries_committed": metrics.entries,
         "bytes_committed": metrics.entry_bytes,

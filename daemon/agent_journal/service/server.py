@@ -76,10 +76,9 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _set_unsent(self, size: int) -> None:
-        """Count replies that nobody reads against the one who asked for them."""
         before, self.unsent_bytes = self.unsent_bytes, size
         if self._session is not None:
-            self._server.context.admission.change(self._session.uid, size - before)
+            self._server.count_unsent(self._session, size - before)
             self._session.resume()
 
     def _wake(self) -> None:
@@ -159,7 +158,8 @@ class Server:
             )
         if len(self._connections) >= connections_max:
             self._refuse("limits.connections_max", connections_max)
-        if self.context.admission.connections[peer.uid] >= limits.connections_per_uid_max:
+        account = self.context.admission.accounts.get(peer.uid)
+        if account is not None and account.connections >= limits.connections_per_uid_max:
             self._refuse("limits.connections_per_uid_max", limits.connections_per_uid_max)
 
     def _refuse(self, option: str, limit: int) -> None:
@@ -171,17 +171,19 @@ class Server:
     def begin(self, peer: Peer, connection: Connection) -> Session:
         """Return the session of a client that was admitted."""
         self._connections.add(connection)
-        self.context.admission.connections[peer.uid] += 1
+        self.context.admission.opened(peer.uid)
         self.context.metrics.connections_accepted += 1
         return Session(self.context, peer, connection, self._tasks)
+
+    def count_unsent(self, session: Session, size: int) -> None:
+        """Count replies that nobody reads against the one who asked for them."""
+        admission = self.context.admission
+        admission.give(admission.account(session.uid), -size)
 
     def ended(self, connection: Connection, uid: Uid) -> None:
         """Take note that a connection has ended."""
         self._connections.discard(connection)
-        connections = self.context.admission.connections
-        connections[uid] -= 1
-        if not connections[uid]:
-            del connections[uid]
+        self.context.admission.closed(uid)
         if not self._connections and self._all_closed is not None:
             self._all_closed.set_result(None)
             self._all_closed = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import (
@@ -25,7 +24,7 @@ from ..errors import (
     MalformedError,
     OverloadedError,
 )
-from ..model import Position, Uid
+from ..model import Micros, Uid
 from ..wire import (
     Agents,
     Append,
@@ -38,7 +37,6 @@ from ..wire import (
     Read,
     RefusedLineError,
     Request,
-    RequestId,
     Stats,
     Tail,
     appended_replies,
@@ -48,8 +46,7 @@ from ..wire import (
     ok_reply,
 )
 from . import operations
-from .admission import RETRY_MS
-from .appending import Recorder, events_of
+from .appending import Recorder
 from .committer import Submission
 from .context import Context, Sink
 from .operations import Caller
@@ -58,36 +55,26 @@ from .peer import Peer
 LINE_OVERHEAD_BYTES: Final = 256  # what a request costs in memory beside its bytes
 
 
-@dataclass(slots=True, eq=False)
 class Run(Submission):
     """Neighbouring appends of one connection, and how to answer them."""
 
-    ids: list[RequestId] = field(default_factory=list)
-    sequences: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    is_plain: bool = True  # each append has an integer id and one entry
-
-    def add(self, request: Append, sequence: int, size: int) -> None:
-        """Note how to answer an append whose entries were added."""
-        self.ids.append(request.id)
-        self.sequences.append(sequence)
-        count = 1 if request.entries is None else len(request.entries)
-        self.counts.append(count)
-        if count != 1 or type(request.id) is not int:
-            self.is_plain = False
-        self.size_bytes += size + LINE_OVERHEAD_BYTES
+    requests: list[Append] = []
+    sequences: list[int] = []
 
     def replies(self) -> bytes:
         """Return the replies, once it is known what became of the entries."""
+        requests = self.requests
+        ids = [request.id for request in requests]
         if self.error is not None:
-            return b"".join([error_reply(request_id, self.error) for request_id in self.ids])
+            return b"".join([error_reply(request_id, self.error) for request_id in ids])
         position = self.position or 0
-        if self.is_plain:
-            return appended_replies(self.ids, self.sequences, position)  # type: ignore[arg-type]
+        if len(self.entries) == len(requests) and all([type(one) is int for one in ids]):
+            return appended_replies(ids, self.sequences, position)  # type: ignore[arg-type]
         replies = []
-        for request_id, sequence, count in zip(self.ids, self.sequences, self.counts, strict=True):
-            replies.append(appended_reply(request_id, sequence, position, count))
-            position = Position(position + count)
+        for request, sequence in zip(requests, self.sequences, strict=True):
+            count = 1 if request.entries is None else len(request.entries)
+            replies.append(appended_reply(request.id, sequence, position, count))
+            position += count
         return b"".join(replies)
 
 
@@ -99,9 +86,10 @@ class Session:
         self._context = context
         self._sink = sink
         self._tasks = tasks
+        self._account = context.admission.account(peer.uid)
         self._caller = Caller(context, peer, sink)
         self._framer = Framer(context.config.limits.frame_bytes_max)
-        self._recorder = Recorder(context, peer.uid)
+        self._recorder = Recorder(context, peer.uid, self._account)
         self._pending: deque[Run | bytes] = deque()
         self._backlog: deque[bytes | None] = deque()
         self._run: Run | None = None
@@ -111,7 +99,6 @@ class Session:
         self._closing: Close | None = None  # what ended the stream
         self._in_flight_bytes = 0
         self._is_reading = True
-        self._is_overfull = False
         self._has_ended = False  # the client will send nothing more
         self._is_stopping = False
 
@@ -119,19 +106,20 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take in bytes from the client."""
-        admission = self._context.admission
-        before = self._framer.partial_bytes
-        lines = self._framer.feed(data)
-        admission.partial_bytes += self._framer.partial_bytes - before
-        self._is_overfull = admission.is_overfull(self.uid)
+        framer, admission = self._framer, self._context.admission
+        before = framer.partial_bytes
+        lines = framer.feed(data)
+        if framer.partial_bytes != before:
+            self._count_partial_line(framer.partial_bytes - before)
         if self._task is not None or self._backlog:
             self._backlog += lines
             self._hear_while_serving()
+            self._update_reading()
         elif lines:
             self._handle(iter(lines))
-        if admission.partial_bytes > admission.limits.partial_bytes_max:
-            self._drop_partial_line()
-        self._update_reading()
+        limit = admission.limits.connection_bytes_in_flight_max
+        if self._in_flight_bytes >= limit or admission.is_tight:
+            self._update_reading()
 
     def end(self) -> None:
         """Take note that the client will send nothing more."""
@@ -172,54 +160,41 @@ class Session:
 
     def _handle(self, lines: Iterator[bytes | None]) -> None:
         """Serve *lines*, up to one that has to wait for the store."""
+        record = self._recorder.record
+        self._recorder.now = Micros(self._context.clock.wall_us())
+        run = self._run = Run(self)
         for line in lines:
             if line is None:
                 self._refuse_long_line()
+                run = self._run = Run(self)
                 continue
             try:
                 request = decode_request(line)
-            except RefusedLineError as refused:
-                self._say(error_reply(refused.request_id, refused.error), refused.error)
-                continue
-            if type(request) is Append:
-                if not self._append(request, len(line)):
+                if type(request) is Append:
+                    if record(request, run):
+                        continue
                     self._serve(request, lines)
                     return
-            elif not self._answer_at_once(request):
-                self._serve(request, lines)
-                return
+                if not self._answer_at_once(request):
+                    self._serve(request, lines)
+                    return
+            except RefusedLineError as refused:
+                self._say(error_reply(refused.request_id, refused.error), refused.error)
+            except JournalError as error:
+                self._say(error_reply(request.id, error), error)
+            run = self._run = Run(self)
         self._submit()
-
-    def _append(self, request: Append, size: int) -> bool:
-        """Queue *request*; False: the store has to be asked something first."""
-        try:
-            if self._is_overfull:
-                raise OverloadedError(  # noqa: TRY301
-                    "too much is in flight; nothing of this was recorded, "
-                    f"try again in {RETRY_MS} ms",
-                    retry_ms=RETRY_MS,
-                )
-            run = self._run
-            if run is None:
-                run = self._run = Run(self)
-            if request.uid is not None and request.uid != self.uid:
-                return False
-            sequence = self._recorder.record(request, run)
-            if sequence is None:
-                return False
-            run.add(request, sequence, size)
-        except JournalError as error:
-            self._say(error_reply(request.id, error), error)
-        return True
 
     def _submit(self, uid: Uid | None = None) -> None:
         """Queue the run that has been gathered, in the namespace of *uid*."""
         run, self._run = self._run, None
-        if run is None or not run.ids:
+        if run is None or not run.requests:
             return
+        size = sum([len(entry.event) for entry in run.entries])
+        run.size_bytes = size + LINE_OVERHEAD_BYTES * len(run.requests)
         self._pending.append(run)
         self._in_flight_bytes += run.size_bytes
-        self._context.admission.take(self.uid, run.size_bytes)
+        self._context.admission.take(self._account, run.size_bytes)
         self._context.committer.submit(self.uid if uid is None else uid, run)
 
     def _answer_at_once(self, request: Request) -> bool:
@@ -227,10 +202,7 @@ class Session:
             case Ping():
                 reply = ok_reply(request.id, {})
             case Hello():
-                try:
-                    reply = ok_reply(request.id, operations.hello(self._caller, request))
-                except JournalError as error:
-                    reply = error_reply(request.id, error)
+                reply = ok_reply(request.id, operations.hello(self._caller, request))
             case _:
                 return False
         self._say(reply)
@@ -297,11 +269,8 @@ class Session:
         if reply is not None:
             self._say(reply)
             return
-        run = Run(self)
-        sequence = self._recorder.record(request, run, uid=uid, are_keys_new=True)
-        assert sequence is not None  # noqa: S101 - prepare() saw to it
-        run.add(request, sequence, sum(map(len, events_of(request))))
-        self._run = run
+        run = self._run = Run(self)
+        self._recorder.record_prepared(uid, request, run)
         self._submit(uid)
 
     async def _answered(self) -> None:
@@ -339,9 +308,9 @@ class Session:
                     "this connection is a stream now; send close, or use another connection",
                     field="op",
                 )
-                self._write(error_reply(request.id, error))
+                self._sink.write(error_reply(request.id, error))
             except RefusedLineError as refused:
-                self._write(error_reply(refused.request_id, refused.error))
+                self._sink.write(error_reply(refused.request_id, refused.error))
 
     # Replies
 
@@ -354,10 +323,7 @@ class Session:
         if self._pending:
             self._pending.append(reply)
         else:
-            self._write(reply)
-
-    def _write(self, data: bytes) -> None:
-        self._sink.write(data)
+            self._sink.write(reply)
 
     def committed(self) -> None:
         """Answer the runs of which it is known what became of them."""
@@ -366,27 +332,30 @@ class Session:
         answered_bytes = 0
         while pending:
             first = pending[0]
-            if isinstance(first, Run):
-                if not first.is_answered:
-                    break
+            if isinstance(first, bytes):
+                replies.append(first)
+            elif first.is_answered:
                 answered_bytes += first.size_bytes
                 if first.error is not None:
-                    self._context.metrics.refused[first.error.code] += len(first.ids)
+                    self._context.metrics.refused[first.error.code] += len(first.requests)
                 replies.append(first.replies())
             else:
-                replies.append(first)
+                break
             pending.popleft()
-        if answered_bytes:
-            self._in_flight_bytes -= answered_bytes
-            self._context.admission.give(self.uid, answered_bytes)
+        self._in_flight_bytes -= answered_bytes
+        self._context.admission.give(self._account, answered_bytes)
         if replies:
-            self._write(b"".join(replies))
-        if self._quiet is not None and not pending:
-            if not self._quiet.done():
-                self._quiet.set_result(None)
-            self._quiet = None
+            self._sink.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        if not pending:
+            self._quieten()
         if not self._is_reading:
             self._update_reading()
+
+    def _quieten(self) -> None:
+        """Let those go on who waited for everything to be answered."""
+        if self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
+        self._quiet = None
         if self._has_ended:
             self._close_if_done()
 
@@ -407,7 +376,7 @@ class Session:
             and not self._sink.unsent_bytes
             and (not self._backlog or self._task is None)
         )
-        if is_wanted and admission.is_full(self.uid):
+        if is_wanted and admission.is_full(self._account):
             admission.wait(self)
             is_wanted = False
         if is_wanted != self._is_reading:
@@ -432,8 +401,10 @@ class Session:
         )
         self._say(error_reply(None, error), error)
 
-    def _drop_partial_line(self) -> None:
-        if not self._framer.partial_bytes:
+    def _count_partial_line(self, size: int) -> None:
+        admission = self._context.admission
+        admission.partial_bytes += size
+        if size <= 0 or admission.partial_bytes <= admission.limits.partial_bytes_max:
             return
         self._forget_partial_line()
         self._framer.discard_line()
