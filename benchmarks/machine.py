@@ -66,6 +66,14 @@ def facts(directory: Path) -> dict[str, object]:
     }
 
 
+def in_words(known: dict[str, object]) -> str:
+    """Return the facts as one line above the tables."""
+    return (
+        f"{known['cores']} cores ({known['cpu']}), Linux {known['kernel']}, "
+        f"{known['file_system']}, Python {known['python']}, SQLite {known['sqlite']}"
+    )
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

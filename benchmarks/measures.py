@@ -65,7 +65,7 @@ class Results:
     beside: list[Series] = field(default_factory=list)
     memory_mb: dict[str, float | None] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    peaks_mb: list[float] = field(default_factory=list)
+    peaks_mb: dict[str, float] = field(default_factory=dict)
 
     def find(self, shape: str, peer: str) -> Series | None:
         """Return the appends of *peer* in *shape*."""
@@ -129,7 +129,9 @@ def measure_appends(plan: Plan, results: Results) -> None:
                 contestants[peer.name] = _peer_turn(plan, peer)
         with running(*servers):
             found = take_turns(str(shape), contestants, plan.rounds)
-            results.peaks_mb.append(journal.peak_mb())
+            results.peaks_mb[str(shape)] = journal.peak_mb()
+        if redis not in servers:
+            found.append(Series(str(shape), "redis", missing=results.missing["redis"]))
         results.appends += found
         results.missing.update({s.peer: s.missing for s in found if s.missing})
         shutil.rmtree(directory)
@@ -163,7 +165,7 @@ def measure_reads(plan: Plan, results: Results) -> None:
         journal.start()
         results.replays += _measure_replays(plan, journal, redis if with_redis else None)
         results.beside += _measure_beside(plan, journal)
-        results.peaks_mb.append(journal.peak_mb())
+        results.peaks_mb["reads"] = journal.peak_mb()
     shutil.rmtree(directory)
 
 
@@ -278,6 +280,6 @@ def measure_memory(plan: Plan, results: Results) -> None:
                 results.memory_mb[f"{crowd} open"] = journal.resident_mb()
                 loader.run_shape(journal, Shape(50, 16), plan.seconds, bytes=plan.event_bytes)
                 results.memory_mb[f"{crowd} open, 50x16 on 50 more"] = journal.peak_mb()
-        results.peaks_mb.append(journal.peak_mb())
-    results.memory_mb["at most, in all of the above"] = max(results.peaks_mb)
+        results.peaks_mb["connections"] = journal.peak_mb()
+    results.memory_mb["at most, in all of the above"] = max(results.peaks_mb.values())
     shutil.rmtree(directory)

@@ -5,6 +5,7 @@ needed and made again when the pins change; the project's own environment never
 sees them.
 """
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -42,7 +43,11 @@ class PythonPeer:
         Raises:
             PeerError: it could not be run, or it failed.
         """
-        python = _environment_python() if self.needs_environment else Path(sys.executable)
+        python = Path(sys.executable)
+        if self.needs_environment:
+            python = ENVIRONMENT / "bin" / "python"
+            if reason := _why_no_environment():
+                raise PeerError(reason)
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=directory) as data:
             options = {
                 "directory": data,
@@ -66,24 +71,22 @@ PYTHON_PEERS = (
 )
 
 
-def _environment_python() -> Path:
-    """Return the interpreter that has the peers, made up to date with the pins."""
-    python = ENVIRONMENT / "bin" / "python"
+@functools.cache  # where it cannot be made once, the next peer need not wait for that again
+def _why_no_environment() -> str | None:
+    """Make the environment if it is not there as pinned, and say why if that fails."""
     stamp = ENVIRONMENT / "requirements.sha256"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    print(f"installing the Python peers into {ENVIRONMENT.name} ...", file=sys.stderr, flush=True)
+        return None
+    print(f"installing the Python peers into {ENVIRONMENT} ...", file=sys.stderr, flush=True)
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     try:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise PeerError(f"no virtual environment could be made: {error}") from error
-    _run(
-        [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)],
-        INSTALL_S_MAX,
-    )
+        _run([*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS)], INSTALL_S_MAX)
+    except (OSError, subprocess.CalledProcessError, PeerError) as error:
+        return f"its packages could not be installed: {error}"
     stamp.write_text(wanted)
-    return python
+    return None
 
 
 def _run(line: list[str], timeout: float) -> str:
@@ -94,5 +97,5 @@ def _run(line: list[str], timeout: float) -> str:
         raise PeerError(str(error)) from error
     if done.returncode:
         complaint = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise PeerError(f"{' '.join(line[1:3])}: {complaint[-1]}")
+        raise PeerError(complaint[-1])
     return done.stdout

@@ -221,6 +221,7 @@ def as_json(
         "replays": rounds(results.replays),
         "beside_a_reader": rounds(results.beside),
         "resident_mb": results.memory_mb,
+        "peak_mb_by_part": results.peaks_mb,
         "bars": [dataclasses.asdict(bar) | {"verdict": bar.verdict} for bar in bars.judge(results)],
         "missing": results.missing,
     }
@@ -236,7 +237,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print()
+    print(f"\n{machine.in_words(facts)}\n")
     print_tables(results, given)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(as_json(results, facts, given), indent=1) + "\n")

@@ -334,6 +334,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    print(f"\n{machine.in_words(facts)}")
     print_tables(results)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(as_json(results, facts), indent=1) + "\n")

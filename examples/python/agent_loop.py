@@ -27,9 +27,9 @@ class Loop:
         self.results: dict[str, Any] = {}
         try:
             for entry in journal.read(agent_id):
-                match entry.event:
-                    case {"StepCompleted": {"key": str(key), "result": result}}:
-                        self.results[key] = result
+                done: Any = entry.event.get("StepCompleted")
+                if done is not None:
+                    self.results[done["key"]] = done["result"]
         except NotFoundError:
             pass  # it has not begun
 

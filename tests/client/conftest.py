@@ -376,15 +376,21 @@ class Blocking:
 
 @pytest.fixture
 def socket_path() -> Iterator[Path]:
-    """A path short enough for a socket's address."""
+    """Give a path short enough for a socket's address."""
     directory = Path(tempfile.mkdtemp(prefix="aj-"))
     yield directory / "journal.sock"
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def fake_journal() -> type[FakeJournal]:
+    """Give what makes journals that are only remembered."""
+    return FakeJournal
+
+
 @pytest.fixture
 def daemon(socket_path: Path) -> Iterator[ScriptedDaemon]:
-    """A scripted daemon that listens."""
+    """Run a scripted daemon."""
     scripted = ScriptedDaemon(socket_path).start()
     yield scripted
     scripted.close()
@@ -395,7 +401,7 @@ Opener = Callable[..., Any]
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def opened(request: pytest.FixtureRequest, socket_path: Path) -> Iterator[Opener]:
-    """Makes clients of either kind, with the blocking one's face; closed at the end."""
+    """Make clients of either kind, with the blocking one's face; closed at the end."""
     made: list[Client | Blocking] = []
 
     def open_client(**options: Any) -> Any:
@@ -414,5 +420,5 @@ def opened(request: pytest.FixtureRequest, socket_path: Path) -> Iterator[Opener
 
 @pytest.fixture
 def journal(daemon: ScriptedDaemon, opened: Opener) -> Any:
-    """A client of the scripted daemon."""
+    """Make a client of the scripted daemon."""
     return opened()

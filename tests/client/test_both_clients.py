@@ -276,12 +276,6 @@ class TestNobodyThere:
         with pytest.raises(DaemonNotRunningError):
             opened().ping()
 
-    def test_a_path_too_long_for_a_socket_says_so(self, opened: Any, monkeypatch: Any) -> None:
-        journal = opened()
-        monkeypatch.setattr("agent_journal.client._link.Address.connect", _connect_far_away)
-        with pytest.raises(InvalidError, match="too long"):
-            journal.ping()
-
     def test_a_client_can_be_used_when_the_daemon_comes(self, daemon: Any, opened: Any) -> None:
         daemon.stop()
         journal = opened()
@@ -289,16 +283,6 @@ class TestNobodyThere:
             journal.ping()
         daemon.start()
         journal.ping()
-
-
-def _connect_far_away(_self: Any) -> Any:
-    from agent_journal.client._link import _connected, _translated
-
-    path = "/" + "x" * 200
-    try:
-        _connected(path)
-    except OSError as error:
-        raise _translated(error, path) from error
 
 
 # What can happen to a request; each ends the connection.

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import agent_journal
 from agent_journal.testing.daemon import RunningDaemon
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -96,7 +98,7 @@ def run(argv: list[str], **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=40, check=False)
 
 
-def recorded(daemon: RunningDaemon, agent_id: str) -> list[tuple[int, dict[str, object]]]:
+def recorded(daemon: RunningDaemon, agent_id: str) -> list[tuple[int, dict[str, Any]]]:
     reply = daemon.request({"op": "read", "agent_id": agent_id})
     assert reply["ok"], reply
     return [(entry["iteration"], entry["event"]) for entry in reply["entries"]]
@@ -152,7 +154,11 @@ def test_the_agent_loop_goes_on_behind_its_last_step(daemon: RunningDaemon, tmp_
     first.write_text("one two three")
     argv = [sys.executable, str(EXAMPLES / "python" / "agent_loop.py"), "count-1"]
     argv += [str(first), str(second)]
-    died = run(argv, AGENT_JOURNAL_SOCKET=str(daemon.socket))
+    environment = {
+        "AGENT_JOURNAL_SOCKET": str(daemon.socket),
+        "PYTHONPATH": str(Path(agent_journal.__file__).parents[1]),  # not every one is installed
+    }
+    died = run(argv, **environment)
     assert died.returncode == 1, died
     assert "count-1: done" in died.stdout
     assert str(second) in died.stderr
@@ -163,7 +169,7 @@ def test_the_agent_loop_goes_on_behind_its_last_step(daemon: RunningDaemon, tmp_
     daemon.start()
     first.unlink()  # whoever counts it again fails
     second.write_text("four five")
-    resumed = run(argv, AGENT_JOURNAL_SOCKET=str(daemon.socket))
+    resumed = run(argv, **environment)
     assert resumed.returncode == 0, resumed
     assert "count-1: recorded" in resumed.stdout
     assert "count-2: done" in resumed.stdout
@@ -176,6 +182,6 @@ def test_the_agent_loop_goes_on_behind_its_last_step(daemon: RunningDaemon, tmp_
     ]
     assert len(keys) == len(set(keys))
 
-    again = run(argv, AGENT_JOURNAL_SOCKET=str(daemon.socket))
+    again = run(argv, **environment)
     assert again.returncode == 0, again
     assert recorded(daemon, "count-1") == after

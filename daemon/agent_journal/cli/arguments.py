@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from ..model import ITERATION_MAX, SEQUENCE_MAX
 from .failures import usage_error
+from .raw_json import json_problem
 
 Uid = int | Literal["*"]
 
@@ -54,8 +55,10 @@ def json_object(text: str | bytes) -> dict[str, object]:
     hint = f"quote it for the shell, like {EVENT_EXAMPLE}"
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise usage_error(f"not JSON: {error}", hint) from None
+    except RecursionError:
+        raise usage_error("nested too deeply", hint) from None
+    except ValueError as error:
+        raise usage_error(f"not JSON: {json_problem(error)}", hint) from None
     if not isinstance(value, dict):
         raise usage_error(f"not a JSON object but {_KINDS[type(value)]}", hint)
     return value

@@ -108,9 +108,11 @@ def _look_closer(seen: _Seen) -> Decision:
     suffix = seen.main_suffix
     word = WORDS.get(suffix, "the")
     of_them = f"{_number(listing.get('by_suffix', {}).get(suffix, 0), 'is', 'are')} {_kind(suffix)}"
-    thought = f"{_number(listing.get('files', 0), 'file', 'files')}, of which {of_them}."
+    files = _number(listing.get("files", 0), "file", "files")
     return Decision(
-        thought,
+        f"{files}, of which {of_them}."
+        if suffix or listing.get("files")
+        else "Nothing to be seen.",
         [
             Action("largest_files", {"suffix": suffix, "count": COMPARED_FILES}),
             Action("search", {"word": word, "suffix": suffix}),
@@ -127,7 +129,7 @@ def _open_largest(seen: _Seen) -> Decision:
 
 
 def _head_of(path: str) -> Action:
-    return Action("read_head", {"path": path, "count": 2})
+    return Action("read_head", {"path": path, "count": 1})
 
 
 def _write_down(seen: _Seen) -> Decision:
@@ -148,6 +150,8 @@ def _findings(seen: _Seen) -> str:
     listing = seen.result("list_files")
     suffix = seen.main_suffix
     files = _number(listing.get("files", 0), "file", "files")
+    if not listing.get("files"):
+        return "There are no files here that I may look at."
     size = f"{listing.get('bytes', 0):,} bytes"
     count = listing.get("by_suffix", {}).get(suffix, 0)
     more = "" if listing.get("is_complete", True) else " (and more than I looked at)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from .demo_agent import AGENT_ID
 from .demo_ledger import Acknowledgement, held_against, read_ledger
 from .output import print_json
 from .read import COLUMNS, rows
-from .terminal import Row, Rule, Table, harmless, standard_output
+from .terminal import WIDTH_DEFAULT, Row, Rule, Table, harmless, standard_output
 from .timestamps import from_us
 
 
@@ -41,6 +42,7 @@ class Report:
             agents = [agent.agent_id for agent in journal.agents()]
             entries = [entry for agent_id in agents for entry in journal.read(agent_id)]
         self._terminal = standard_output()
+        self._width = self._terminal.width or WIDTH_DEFAULT
         self._outage = outage
         self._timeline = [entry for entry in entries if entry.agent_id == AGENT_ID]
         self._agents = len(agents)
@@ -56,7 +58,8 @@ class Report:
         Table(self._terminal, COLUMNS).print(self._with_outage())
         self._terminal.line()
         for answer in self._answers():
-            self._terminal.line(f"its answer: {harmless(answer)}")
+            for line in textwrap.wrap(f"its answer: {harmless(answer)}", self._width):
+                self._terminal.line(line)
             self._terminal.line()
         self._terminal.line(self._in_flight_line())
         verdict = self._terminal.paint(str(self._verdict), "green" if self.is_good else "alarm")

@@ -95,8 +95,8 @@ class Workspace:
     def read_head(self, path: str, count: int) -> dict[str, object]:
         """Read the first lines of one file."""
         content = self._content(path, 64 * 1024).decode(errors="replace")
-        head = content.splitlines()[:count]
-        return {"path": path, "head": [line[:HEAD_CHARACTERS_MAX] for line in head]}
+        head = [line[:HEAD_CHARACTERS_MAX] for line in content.splitlines()[:count]]
+        return {"path": path, "head": "\n".join(head)}
 
     def _matching(self, suffix: str) -> Iterator[tuple[str, int]]:
         self._scan()
@@ -108,10 +108,12 @@ class Workspace:
         self._scan()
         if path not in self._files:
             raise ToolError(f"there is no file {path}")
+        if self._files[path] == 0:  # and in /proc: reading there may wait, or do something
+            return b""
         # A name may have become something else since the scan: a link, or a pipe that blocks.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(self._root / path, flags), "rb") as file:
-            return file.read(bytes_max)
+            return file.read(bytes_max) or b""
 
     def _scan(self) -> None:
         """Find the files, once: all tools see the same directory."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 DETAIL_LENGTH_MAX: Final = 2000  # characters; more is for --json
+CALLS_SHOWN_MAX: Final = 100
 
 
 def event_name(event: Mapping[str, object]) -> str:
@@ -94,7 +95,7 @@ def _observations(value: Mapping[str, object]) -> str | None:
     if not isinstance(observations, list):
         return None
     seen = [
-        f"{item.get('tool')}: {_any(item.get('error') or item.get('result'))}"
+        f"{item.get('tool')}: {_sentence(item, 'error') or _any(item.get('result'))}"
         for item in observations
         if isinstance(item, dict)
     ]
@@ -119,7 +120,8 @@ def _names(value: Mapping[str, object], key: str) -> str | None:
     if not isinstance(items, list):
         return None
     names = [str(item["tool"]) for item in items if isinstance(item, dict) and "tool" in item]
-    return ", ".join(names) or None
+    counts = {name: names.count(name) for name in dict.fromkeys(names[:CALLS_SHOWN_MAX])}
+    return ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in counts.items()) or None
 
 
 _KNOWN: Final[Mapping[str, Callable[[Mapping[str, object]], str | None]]] = {

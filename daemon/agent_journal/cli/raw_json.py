@@ -47,7 +47,14 @@ def _taken_apart(text: str, brackets: str) -> list[tuple[str, RawValue]]:
     except RecursionError:
         raise MalformedError("nested too deeply") from None
     except ValueError as error:
-        raise MalformedError(f"not JSON: {error}") from None
+        raise MalformedError(f"not JSON: {json_problem(error)}") from None
+
+
+def json_problem(error: ValueError) -> str:
+    """Return what a JSON decoder found wrong; it decodes one line, and counts only characters."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    return str(error)
 
 
 def _scan(text: str, opening: str, closing: str) -> list[tuple[str, RawValue]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import msgspec
@@ -88,6 +89,8 @@ class Committer:
         self._listener: asyncio.Future[None] | None = None
         self._is_closing = False
         self._is_full = False
+        self._batch = Batch()  # the one that is on its way
+        self._is_last = True  # nothing was queued behind it when it was taken
 
     @property
     def queued_bytes(self) -> int:
@@ -141,21 +144,33 @@ class Committer:
         Raises:
             StorageFailedError: the store is unusable; the process must end.
         """
+        done: list[Submission] = []  # committed, and to be answered
         try:
-            while await self._has_work():
-                if self._queues:
-                    await self._commit(self._take())
-                await self._maintain()
+            while await self._has_work(done):
+                submissions = self._take()
+                commit = self._begin(submissions)
+                self._tell(done)  # while the disk is busy with the next ones
+                done = []
+                if await self._finish(submissions, commit):
+                    done = submissions
+                if self._store.is_maintenance_due:
+                    self._tell(done)
+                    done = []
+                    await self._maintain()
         except StorageFailedError as error:
             self.failure = error
             raise
         finally:
+            self._tell(done)
             self._is_closing = True
             self._refuse_queued()
             self._notify()
 
-    async def _has_work(self) -> bool:
+    async def _has_work(self, done: list[Submission]) -> bool:
         """Wait for a submission; keep house meanwhile.  False: closed, and nothing queued."""
+        if not self._queues:
+            self._tell(done)
+            done.clear()
         while not self._queues:
             if self._is_closing:
                 return False
@@ -202,35 +217,42 @@ class Committer:
             and self._queued_bytes <= self.batch_bytes_max
         )
 
-    async def _commit(self, submissions: list[Submission]) -> None:
-        batch = _batch(submissions)
+    def _begin(self, submissions: list[Submission]) -> Awaitable[Position]:
         heads = self._heads
-        number = heads.batch if not self._queues else heads.batch - 1
-        heads.batch = number + 1
-        self.busy_since = started = self._clock.monotonic()
+        if not self._queues:  # what is queued from now on is committed with a later batch
+            heads.batch += 1
+        self._batch = _batch(submissions)
+        self._is_last = not self._queues
+        self.busy_since = self._clock.monotonic()
+        return self._store.commit(self._batch)
+
+    async def _finish(self, submissions: list[Submission], commit: Awaitable[Position]) -> bool:
+        """Wait for the commit; return whether everything is recorded."""
+        started = self.busy_since or 0.0
         try:
-            position = await self._store.commit(batch)
+            position = await commit
         except BaseException as error:
             # Even a cancelled commit may have reached the disk.  Nobody may be
             # left waiting, and nobody may be told that it did not happen.
             self._failed(submissions, error)
             if not isinstance(error, StorageFullError):
                 raise
-            return
+            return False
         finally:
             self.busy_since = None
-        heads.committed = number
+        if self._is_last:
+            self._heads.committed = self._heads.batch - 1
         self._is_full = False
         self._metrics.committed(
-            len(batch.entries),
+            len(self._batch.entries),
             sum([submission.size_bytes for submission in submissions]),
             self._clock.monotonic() - started,
         )
         for submission in submissions:
             submission.position = position
             position = Position(position + len(submission.entries))
-        self._tell(submissions)
         self._notify()
+        return True
 
     def _failed(self, submissions: list[Submission], error: BaseException) -> None:
         if isinstance(error, StorageFullError):

@@ -10,6 +10,7 @@ Every backend passes ``agent_journal.testing.store_contract``.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
@@ -116,8 +117,11 @@ class Store(Protocol):
         """Return a number that no history ever had."""
         ...
 
-    async def commit(self, batch: Batch) -> Position:
+    def commit(self, batch: Batch) -> Awaitable[Position]:
         """Record *batch* as one transaction; return its first entry's position.
+
+        It has begun when this returns, and is awaited afterwards: the caller
+        answers the batch before it meanwhile.  One at a time.
 
         All or nothing is recorded.  On return it is durable: it has been
         fsynced.  Positions follow each other within a batch and only rise.
@@ -173,6 +177,11 @@ class Store(Protocol):
         A slice: the second value is where the next one begins, ``None`` at the
         end; a slice may be empty and not the last.
         """
+        ...
+
+    @property
+    def is_maintenance_due(self) -> bool:
+        """Tell whether ``maintain`` should be called before the next commit."""
         ...
 
     async def maintain(self) -> bool:

@@ -47,6 +47,7 @@ class Database:
         self._connection = connection
         self._execute = connection.execute
         self._path = path
+        self._directory = str(path.parent)
         self._names: dict[int, AgentRecord | None] = {}
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -154,7 +155,7 @@ class Database:
 
     def _check_room(self, free_bytes_min: int) -> None:
         """Leave room for a checkpoint: without it a full disk could not be emptied again."""
-        disk = os.statvfs(self._path.parent)
+        disk = os.statvfs(self._directory)
         free = disk.f_bavail * disk.f_frsize
         if free < free_bytes_min:
             raise StorageFullError(

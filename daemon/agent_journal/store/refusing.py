@@ -26,6 +26,11 @@ class RefusingStore:
 
     commit = load = find_key = read = scan = position_of_last = agents = _refuse
 
+    @property
+    def is_maintenance_due(self) -> bool:
+        """Say no: everything is kept as it is."""
+        return False
+
     async def maintain(self) -> bool:
         """Keep everything as it is."""
         return False

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Final, TypeVar
@@ -103,14 +103,22 @@ class SqliteStore:
 
         It runs to its end even if the caller is cancelled meanwhile.
         """
-        if self._connection is None:
-            raise StorageFailedError("the store is closed")
         try:
-            # aiosqlite's way to run a function whole, which its public methods wrap.
-            result: T = await asyncio.shield(self._connection._execute(function))  # noqa: SLF001
+            return await self._begin(function)
         except sqlite3.Error as error:
             raise self._translate(error) from error
-        return result
+
+    def _begin(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Hand *function* to the connection's thread.
+
+        This is what each of aiosqlite's methods does, less a coroutine and with
+        the function handed over before anything is awaited.
+        """
+        if self._connection is None:
+            raise StorageFailedError("the store is closed")
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._connection._tx.put_nowait((done, function))  # noqa: SLF001
+        return done
 
     def _translate(self, error: sqlite3.Error) -> JournalError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -131,18 +139,31 @@ class SqliteStore:
         self._highest_number = AgentNumber(self._highest_number + 1)
         return self._highest_number
 
-    async def commit(self, batch: Batch) -> Position:
+    def commit(self, batch: Batch) -> Awaitable[Position]:
         """Record *batch* as one transaction, durably; return its first position."""
         base = self._next_position
         entries, changes = batch.entries, batch.changes
-        if not entries and not changes:
-            return base
         rows = pack_rows(base, entries)
         next_position = Position(base + len(entries))
         write = self._database.write
         free = self.free_bytes_min
-        await self._call(lambda: write(rows, changes, base, next_position, free))
+        if not entries and not changes:
+            return self._committed(None, batch, next_position)
+        done = self._begin(lambda: write(rows, changes, base, next_position, free))
+        return self._committed(done, batch, next_position)
+
+    async def _committed(
+        self, done: asyncio.Future[None] | None, batch: Batch, next_position: Position
+    ) -> Position:
+        base = self._next_position
+        if done is None:
+            return base
+        try:
+            await done
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
         self._next_position = next_position
+        entries, changes = batch.entries, batch.changes
         self._unsettled.current.add(base, entries)
         self._entries_since_settling += len(entries)
         self._commits_since_checkpoint += 1
@@ -249,7 +270,7 @@ class SqliteStore:
 
     async def maintain(self) -> bool:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""
-        if self._commits_since_checkpoint >= self.checkpoint_commits:
+        if self._is_checkpoint_due():
             self._commits_since_checkpoint = 0
             await self._call(lambda: self._database.checkpoint("PASSIVE"))
             return True
@@ -262,6 +283,14 @@ class SqliteStore:
                 lambda: self._database.sweep(oldest.first_position, self._next_position)
             )
         return self._has_doomed
+
+    @property
+    def is_maintenance_due(self) -> bool:
+        """Tell whether the WAL or what is unsettled has grown enough."""
+        return self._is_checkpoint_due() or self._is_settling_due() or self._has_doomed
+
+    def _is_checkpoint_due(self) -> bool:
+        return self._commits_since_checkpoint >= self.checkpoint_commits
 
     def _is_settling_due(self) -> bool:
         if self._to_settle or self._unsettled.current.entries >= self._settle_entries:
