@@ -9,7 +9,7 @@ say exactly what is wrong with it and to echo its id where that can be read.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
@@ -203,9 +203,9 @@ class Close(Struct, tag_field="op", tag="close"):
 
 Request = Append | Read | Describe | Agents | Compact | Tail | Stats | Ping | Hello | Close
 
-_decode = msgspec.json.Decoder(Request).decode
+_decode: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_id = msgspec.json.Decoder(int | str | None).decode
+_decode_id: Final[Callable[[Raw], RequestId]] = msgspec.json.Decoder(RequestId).decode
 _OPS: Final = {kind.__struct_config__.tag: kind for kind in Request.__args__}
 _OPS_TEXT: Final = ", ".join(sorted(map(str, _OPS)))
 _FIELD: Final = re.compile(r" - at `\$\.?([^`]*)`")
@@ -247,7 +247,9 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
     request_id = _readable_id(members)
     op = members.get("op")
     if op is None:
-        error: JournalError = InvalidError(f'"op" is missing; it is one of: {_OPS_TEXT}', field="op")
+        error: JournalError = InvalidError(
+            f'"op" is missing; it is one of: {_OPS_TEXT}', field="op"
+        )
         raise RefusedLineError(error, request_id)
     try:
         name = msgspec.json.decode(op, type=str)
@@ -258,7 +260,8 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
         error = UnknownOpError(f"there is no operation {name!r:.80}; there are: {_OPS_TEXT}")
         raise RefusedLineError(error, request_id)
     try:  # of a repeated key the last one counts, and only one of them is left now
-        return msgspec.json.decode(msgspec.json.encode(members), type=_OPS[name])
+        request: Request = msgspec.json.decode(msgspec.json.encode(members), type=_OPS[name])
+        return request
     except _REFUSED as invalid:
         problem = invalid
     raise RefusedLineError(_invalid(problem), request_id)
@@ -383,7 +386,7 @@ class EntryRenderer:
         self._second = -1
         self._text = b""
 
-    def render(  # noqa: PLR0913 - an entry has so many fields, and this is called per entry
+    def render(  # noqa: PLR0913, PLR0917 - an entry has so many fields, and this is called per entry
         self,
         sequence: int,
         position: int,

@@ -13,7 +13,12 @@ from cli.fake_daemon import FakeDaemon, Run, agent, entry, refused
 
 LOOP = [
     {"Started": {"goal": "sum up", "model": "m"}},
-    {"ReasoningComplete": {"thought": "look", "actions": [{"tool": "ls"}, {"tool": "wc"}]}},
+    {
+        "ReasoningComplete": {
+            "thought": "look",
+            "actions": [{"tool": t} for t in ("ls", "wc", "ls")],
+        }
+    },
     {"PolicyEvaluated": {"allowed": ["c1"], "denied": [{"tool": "rm", "reason": "no writes"}]}},
     {"ToolsDispatched": {"calls": [{"tool": "ls"}]}},
     {
@@ -42,8 +47,8 @@ def test_read_prints_a_table(fake: FakeDaemon, ask: Run) -> None:
     assert "2026-01-02 03:04:05" in result.lines[1]
     for shown in (
         "sum up",
-        "look → ls, wc",
-        "1 allowed, 1 denied: rm (no writes)",
+        "look → ls x2, wc",
+        "1 denied: rm (no writes); 1 allowed",
         'ls: files=3 name="a b" | rm: denied',
         "Completed: three files",
     ):

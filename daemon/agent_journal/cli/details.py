@@ -79,11 +79,12 @@ def _policy(value: Mapping[str, object]) -> str | None:
     allowed, denied = value.get("allowed"), value.get("denied")
     if not isinstance(allowed, list) or not isinstance(denied, list):
         return None
-    counts = f"{len(allowed)} allowed" + (f", {len(denied)} denied" if denied else "")
-    reasons = [
+    denials = [
         f"{item.get('tool')} ({item.get('reason')})" for item in denied if isinstance(item, dict)
     ]
-    return f"{counts}: {', '.join(reasons)}" if reasons else counts
+    # First what a reader must not miss where the line is cut.
+    told = f"{len(denied)} denied: {', '.join(denials)}; " if denied else ""
+    return f"{told}{len(allowed)} allowed"
 
 
 def _dispatched(value: Mapping[str, object]) -> str | None:
@@ -121,7 +122,7 @@ def _names(value: Mapping[str, object], key: str) -> str | None:
         return None
     names = [str(item["tool"]) for item in items if isinstance(item, dict) and "tool" in item]
     counts = {name: names.count(name) for name in dict.fromkeys(names[:CALLS_SHOWN_MAX])}
-    return ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in counts.items()) or None
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in counts.items()) or None
 
 
 _KNOWN: Final[Mapping[str, Callable[[Mapping[str, object]], str | None]]] = {

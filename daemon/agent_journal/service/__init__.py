@@ -1,0 +1,1 @@
+"""The long-lived process: everything between the socket and the store."""

@@ -55,7 +55,9 @@ STALLED_SECONDS: Final = 20.0  # a commit that takes longer is no sign of life
 class App:
     """A daemon, from its configuration to its exit code."""
 
-    def __init__(self, config: Config, config_path: Path, *, socket_path: Path, database: Path):
+    def __init__(
+        self, config: Config, config_path: Path, *, socket_path: Path, database: Path
+    ) -> None:
         self._config = config
         self._config_path = config_path
         self._socket_path = socket_path

@@ -316,7 +316,5 @@ def keys_of(request: Append) -> list[str]:
 
 def events_of(request: Append) -> list[bytes]:
     """Return the events of an append, in order."""
-    sources: Seq[Append | EntryFields] = (
-        [request] if request.entries is None else request.entries
-    )
+    sources: Seq[Append | EntryFields] = [request] if request.entries is None else request.entries
     return [bytes(source.event) for source in sources if isinstance(source.event, Raw)]

@@ -55,8 +55,8 @@ class Submission(msgspec.Struct, eq=False):
     """
 
     waiter: Waiter
-    entries: list[NewEntry] = []
-    changes: list[AgentChange] = []
+    entries: list[NewEntry] = msgspec.field(default_factory=list)
+    changes: list[AgentChange] = msgspec.field(default_factory=list)
     size_bytes: int = 0
     position: Position | None = None
     error: JournalError | None = None

@@ -8,9 +8,7 @@ from typing import Final
 
 # Upper bounds in seconds: a factor of about 1.5 apart, so a quantile read from
 # them is within a quarter of the truth.
-BOUNDS_SECONDS: Final = tuple(
-    round(0.00005 * 1.5**power, 7) for power in range(31)
-)
+BOUNDS_SECONDS: Final = tuple(round(0.00005 * 1.5**power, 7) for power in range(31))
 
 
 class Histogram:

@@ -75,7 +75,7 @@ class Caller:
             return self.peer.uid
         if not self.peer.is_admin(self.context.config.access.admin_group):
             raise ForbiddenError(
-                f'you are uid {self.peer.uid}; only root, the daemon\'s own uid and the admin group '
+                f"you are uid {self.peer.uid}; only root, the daemon's own uid and the admin group "
                 'may ask for another "uid"; leave the field out to act in your own namespace'
             )
         return Uid(int(uid))

@@ -109,7 +109,7 @@ def listening_socket(path: Path, *, mode: int, group: str) -> socket.socket:
     if path.exists() or path.is_symlink():
         _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - socket's own signature
     try:
         # Nobody may connect before mode and group are what they should be.
         before = os.umask(0o777)

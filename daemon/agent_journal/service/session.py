@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from ..errors import (
     FrameTooLargeError,
     InvalidError,
@@ -58,8 +60,8 @@ LINE_OVERHEAD_BYTES: Final = 256  # what a request costs in memory beside its by
 class Run(Submission):
     """Neighbouring appends of one connection, and how to answer them."""
 
-    requests: list[Append] = []
-    sequences: list[int] = []
+    requests: list[Append] = msgspec.field(default_factory=list)
+    sequences: list[int] = msgspec.field(default_factory=list)
 
     def replies(self) -> bytes:
         """Return the replies, once it is known what became of the entries."""
@@ -68,7 +70,7 @@ class Run(Submission):
         if self.error is not None:
             return b"".join([error_reply(request_id, self.error) for request_id in ids])
         position = self.position or 0
-        if len(self.entries) == len(requests) and all([type(one) is int for one in ids]):
+        if len(self.entries) == len(requests) and set(map(type, ids)) == {int}:
             return appended_replies(ids, self.sequences, position)  # type: ignore[arg-type]
         replies = []
         for request, sequence in zip(requests, self.sequences, strict=True):
@@ -170,6 +172,11 @@ class Session:
                 continue
             try:
                 request = decode_request(line)
+            except RefusedLineError as refused:
+                self._say(error_reply(refused.request_id, refused.error), refused.error)
+                run = self._run = Run(self)
+                continue
+            try:
                 if type(request) is Append:
                     if record(request, run):
                         continue
@@ -178,8 +185,6 @@ class Session:
                 if not self._answer_at_once(request):
                     self._serve(request, lines)
                     return
-            except RefusedLineError as refused:
-                self._say(error_reply(refused.request_id, refused.error), refused.error)
             except JournalError as error:
                 self._say(error_reply(request.id, error), error)
             run = self._run = Run(self)
@@ -292,7 +297,7 @@ class Session:
         self._close_if_done()
 
     def _hear_while_serving(self) -> None:
-        """A stream is ended by ``close``, and by nothing else."""
+        """End a stream on ``close``, and take nothing else on it."""
         if not isinstance(self._request, Tail):
             return
         while self._backlog:

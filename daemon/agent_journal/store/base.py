@@ -150,9 +150,7 @@ class Store(Protocol):
         """
         ...
 
-    async def scan(
-        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
-    ) -> Scan:
+    async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order, of all wanted agents.
 
         Entries of histories that were compacted are passed over.

@@ -147,9 +147,7 @@ class Database:
         values[1::2] = [row[1] for row in rows]
         self._execute(_INSERT_ROWS[len(rows)], values)
 
-    def _compact(
-        self, number: AgentNumber, record: AgentRecord, next_position: Position
-    ) -> None:
+    def _compact(self, number: AgentNumber, record: AgentRecord, next_position: Position) -> None:
         self._query("renumber_agent", record.number, record.state, record.updated_at, number)
         self._query("doom", number, next_position)
 

@@ -116,9 +116,7 @@ class MemoryStore:
             entries.append(entry)
         return entries
 
-    async def scan(
-        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
-    ) -> Scan:
+    async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
         found: list[tuple[AgentRecord, Entry]] = []
         size = 0

@@ -100,7 +100,7 @@ class PackedRow:
 
     def holds(self, position: int) -> bool:
         """Tell whether the entry at *position* lies in this row."""
-        return self.first_position <= position < self.first_position + self.count
+        return 0 <= position - self.first_position < self.count
 
     def entry(self, position: int) -> Entry:
         """Return the entry at *position*; its number is 0 where it was removed."""
@@ -110,7 +110,12 @@ class PackedRow:
         )
         start = self._bodies + offset
         return Entry(
-            number, sequence, Position(position), timestamp, iteration, self.data[start : start + length]
+            number,
+            sequence,
+            Position(position),
+            timestamp,
+            iteration,
+            self.data[start : start + length],
         )
 
     def entries(self) -> Iterator[tuple[Entry, str | None]]:
@@ -125,14 +130,17 @@ class PackedRow:
             position = Position(self.first_position + place)
             key = self.data[end : end + key_length].decode() if key_length else None
             event = self.data[start:end]
-            yield Entry(
-                AgentNumber(number),
-                SequenceNumber(sequence),
-                position,
-                Micros(timestamp),
-                iteration,
-                event,
-            ), key
+            yield (
+                Entry(
+                    AgentNumber(number),
+                    SequenceNumber(sequence),
+                    position,
+                    Micros(timestamp),
+                    iteration,
+                    event,
+                ),
+                key,
+            )
 
     def without(self, positions: set[int]) -> bytes | None:
         """Return the row with the entries at *positions* removed; ``None`` if none is left."""

@@ -78,7 +78,7 @@ class SqliteStore:
         try:
             await self._connection
             self._next_position, self._highest_number = await self._call(self._prepare)
-            found = await self._call(lambda: self._database.unsettled())
+            found = await self._call(self._database.unsettled)
         except BaseException:
             await self.close()
             raise
@@ -205,9 +205,7 @@ class SqliteStore:
                 lambda: self._database.read(number, from_sequence, limit, bytes_max, places)
             )
 
-    async def scan(
-        self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int
-    ) -> Scan:
+    async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
         async with self._reader:
             end = self._next_position
@@ -296,8 +294,10 @@ class SqliteStore:
         if self._to_settle or self._unsettled.current.entries >= self._settle_entries:
             return True
         current = self._unsettled.current
-        return self._has_doomed and current.entries > 0 and (
-            current.first_position < self._doomed_position
+        return (
+            self._has_doomed
+            and current.entries > 0
+            and (current.first_position < self._doomed_position)
         )
 
     async def _settle_slice(self) -> None:
@@ -346,5 +346,3 @@ class SqliteStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-

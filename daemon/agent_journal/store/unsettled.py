@@ -56,7 +56,7 @@ class Generation:
             if story is None:
                 story = stories[entry.number] = Story(entry.sequence)
             story.positions.append(position)
-            if entry.iteration > story.last_iteration:
+            if entry.iteration > story.last_iteration:  # noqa: PLR1730 - a call per entry
                 story.last_iteration = entry.iteration
             story.updated_at = entry.timestamp
             if entry.key is not None:

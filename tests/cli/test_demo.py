@@ -1,0 +1,188 @@
+"""The demo as a newcomer starts it: a real daemon, killed for real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_journal.cli import demo_processes
+from agent_journal.client import connect
+from agent_journal.testing.daemon import RunningDaemon
+from cli.fake_daemon import Run
+
+DEMO = [
+    *(sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"),
+    "demo",
+]
+VERDICT = re.compile(r"([\d,]+) acknowledged, ([\d,]+) found, 0 lost, 0 doubled$", re.MULTILINE)
+
+
+@pytest.fixture
+def stage(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the demo makes its directory; a socket named by the user must not matter."""
+    monkeypatch.setenv("TMPDIR", str(short_dir))
+    monkeypatch.setenv("AGENT_JOURNAL_SOCKET", "/nowhere/journal.sock")
+    return short_dir
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("a.py", "b.py", "c.md"):
+        (tmp_path / name).write_text("def f(): ...  # TODO\n")
+    return tmp_path
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def pids(text: str) -> list[int]:
+    return [int(pid) for pid in re.findall(r"pid (\d+)", text)]
+
+
+def test_the_demo_loses_nothing_and_leaves_nothing(stage: Path, project: Path) -> None:
+    done = subprocess.run(
+        [*DEMO, "--dir", str(project)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    out = done.stdout
+    verdict = VERDICT.search(out)
+    assert verdict is not None
+    assert verdict[1] == verdict[2]
+    assert int(verdict[1].replace(",", "")) > 23
+    timeline = out[out.index("SEQ") : out.index("its answer")]
+    events = re.findall(r"^ *(\d+)  \S+ +(\d+)  (\w+)", timeline, re.MULTILINE)
+    assert [int(sequence) for sequence, _, _ in events] == list(range(len(events)))
+    assert events[0][2] == "Started"
+    assert events[-1][2] == "Terminated"
+    killed = timeline.index("killed (SIGKILL)")
+    restarted = timeline.index("started ─")
+    before, after = timeline[:killed], timeline[restarted:]
+    assert "PolicyEvaluated" in before
+    assert "Terminated" not in before
+    assert "Terminated" in after
+    assert "1 denied: write_file" in timeline
+    assert "its answer: 3 files with 63 bytes, 2 of them .py." in out
+    assert list(stage.iterdir()) == []
+    assert sorted(path.name for path in project.iterdir()) == ["a.py", "b.py", "c.md"]
+    assert not any(map(is_alive, pids(out)))
+
+
+def test_the_demo_for_programs(stage: Path, project: Path, run: Run) -> None:
+    result = run("demo", "--dir", str(project), "--json")
+    assert result.code == 0
+    assert result.err == ""
+    [verdict] = result.objects
+    assert verdict["is_good"] is True
+    assert verdict["acknowledged"] == verdict["found"] > 23
+    assert verdict["agents"] == 5
+    assert verdict["in_flight"] >= verdict["in_flight_recorded_before"]
+    assert verdict["outage"]["restarted_us"] > verdict["outage"]["killed_us"]
+    assert list(stage.iterdir()) == []
+
+
+def test_a_kept_journal_can_be_looked_at(stage: Path, project: Path, run: Run) -> None:
+    result = run("demo", "--dir", str(project), "--keep")
+    assert result.code == 0
+    [kept] = stage.iterdir()
+    assert f"the journal is kept in {kept}" in result.out
+    with RunningDaemon(kept) as daemon, connect(daemon.socket) as journal:
+        entries = list(journal.read("demo-agent"))
+        assert journal.describe("demo-agent").state == "completed"
+    assert entries[-1].name == "Terminated"
+    assert f"{len(entries) - 1:>3}  " in result.out
+
+
+@contextlib.contextmanager
+def started_demo(project: Path) -> Iterator[subprocess.Popen[str]]:
+    demo = subprocess.Popen(
+        [*DEMO, "--dir", str(project)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield demo
+    finally:
+        demo.kill()
+        demo.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+@pytest.mark.parametrize("moment", ["agent started", "daemon killed", "daemon restarted"])
+def test_an_interrupted_demo_leaves_nothing(
+    stage: Path, project: Path, number: signal.Signals, moment: str
+) -> None:
+    with started_demo(project) as demo:
+        assert demo.stdout is not None
+        told = ""
+        while moment not in told:
+            line = demo.stdout.readline()
+            assert line, f"the demo ended before {moment!r}: {told}"
+            told += line
+        demo.send_signal(number)
+        _, err = demo.communicate()
+        assert demo.returncode == 130
+    assert err == ""
+    assert list(stage.iterdir()) == []
+    assert not any(map(is_alive, pids(told)))
+
+
+def test_the_directory_must_be_one(run: Run, project: Path) -> None:
+    result = run("demo", "--dir", str(project / "a.py"))
+    assert result.code == 2
+    assert "is not a directory" in result.what
+    assert result.hint == "agent-journal demo --dir ."
+
+
+def test_a_daemon_that_does_not_start_is_told_with_its_last_words(
+    stage: Path, project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = project / "python"
+    broken.write_text("#!/bin/sh\necho 'no such \x1b[1mluck' >&2\nexit 7\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(demo_processes.sys, "executable", str(broken))
+    result = run("demo", "--dir", str(project))
+    assert result.code == 1
+    assert result.what == "the daemon ended instead of answering: no such \\x1b[1mluck"
+    assert "--keep" in result.hint
+    assert list(stage.iterdir()) == []
+
+
+def test_an_agent_that_fails_is_told(
+    stage: Path, project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrapper runs the daemon and the writers, and fails in place of the agent."""
+    wrapper = project / "python"
+    agent = "case $2 in *demo_agent) echo alas >&2; exit 3;; esac"
+    wrapper.write_text(f'#!/bin/sh\n{agent}\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(demo_processes.sys, "executable", str(wrapper))
+    result = run("demo", "--dir", str(project))
+    assert result.code == 1
+    assert result.what == "the agent failed (exit code 3): alas"
+    assert not any(map(is_alive, pids(result.out)))
+    assert list(stage.iterdir()) == []
+
+
+def test_a_long_temporary_directory_does_not_break_the_socket(
+    project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = project / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    result = run("demo", "--dir", str(project), "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["is_good"] is True
+    assert list(deep.iterdir()) == []
