@@ -8,6 +8,7 @@ say exactly what is wrong with it and to echo its id where that can be read.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,9 @@ from .model import (
 )
 
 RequestId = int | str | None
+
+
+UNFINISHED_LINE: Final = b"\n"  # stands for what was behind the last newline at the end of input
 
 
 class Framer:
@@ -239,6 +243,12 @@ def decode_request(line: bytes) -> Request:
 
 def _decode_again(line: bytes, problem: Exception) -> Request:
     """Find out what is wrong with *line*, or that nothing is."""
+    if line == UNFINISHED_LINE:
+        error: JournalError = MalformedError(
+            "the last line did not end in a newline, so nothing of it was recorded; "
+            "end each line with \\n"
+        )
+        raise RefusedLineError(error, None)
     try:
         line.decode()
         members = _decode_members(line)
@@ -247,9 +257,7 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
     request_id = _readable_id(members)
     op = members.get("op")
     if op is None:
-        error: JournalError = InvalidError(
-            f'"op" is missing; it is one of: {_OPS_TEXT}', field="op"
-        )
+        error = InvalidError(f'"op" is missing; it is one of: {_OPS_TEXT}', field="op")
         raise RefusedLineError(error, request_id)
     try:
         name = msgspec.json.decode(op, type=str)
@@ -282,6 +290,8 @@ def _malformed(problem: Exception) -> MalformedError:
             reason = f"it is not UTF-8 (byte {problem.start})"
         case msgspec.ValidationError():
             reason = "it is JSON, but not an object"
+        case _ if "truncated" in str(problem):
+            reason = "it ends too early, is empty, or holds half of a surrogate pair"
         case _:
             reason = str(problem).removeprefix("JSON is malformed: ")
     return MalformedError(f"the line is not a JSON object: {reason}; send one object a line")
@@ -356,7 +366,26 @@ def terminated_reason(event: bytes) -> str | None:
 
 def is_same_event(one: bytes, other: bytes) -> bool:
     """Tell whether two events say the same, white space and key order aside."""
-    return one == other or bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+    try:
+        return one == other or bool(_value(one) == _value(other))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _value(event: bytes) -> object:
+    # Numbers are compared as they are written: any range, and 1 is not 1.0.
+    return json.loads(event, parse_int=_Number, parse_float=_Number)
+
+
+class _Number(str):
+    """A number as it was written, which equals no string."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Number) and str.__eq__(self, other)
+
+    __hash__ = str.__hash__
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +28,10 @@ VERDICT = re.compile(r"([\d,]+) acknowledged, ([\d,]+) found, 0 lost, 0 doubled$
 
 
 @pytest.fixture
-def stage(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stage(short_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the demo makes its directory; a socket named by the user must not matter."""
     monkeypatch.setenv("TMPDIR", str(short_dir))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_dir))  # it remembers what TMPDIR was
     monkeypatch.setenv("AGENT_JOURNAL_SOCKET", "/nowhere/journal.sock")
     return short_dir
 
@@ -119,8 +121,16 @@ def started_demo(project: Path) -> Iterator[subprocess.Popen[str]]:
         demo.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
-@pytest.mark.parametrize("moment", ["agent started", "daemon killed", "daemon restarted"])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "daemon started"),
+        (signal.SIGINT, "daemon killed"),
+        (signal.SIGTERM, "daemon restarted"),
+        (signal.SIGHUP, "agent started"),
+    ],
+    ids=str,
+)
 def test_an_interrupted_demo_leaves_nothing(
     stage: Path, project: Path, number: signal.Signals, moment: str
 ) -> None:
@@ -160,15 +170,38 @@ def test_a_daemon_that_does_not_start_is_told_with_its_last_words(
     assert list(stage.iterdir()) == []
 
 
+def pretend_to_be_python(monkeypatch: pytest.MonkeyPatch, directory: Path, before: str) -> None:
+    """Let the demo start its processes with a script that does *before* first."""
+    wrapper = directory / "python"
+    wrapper.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(demo_processes.sys, "executable", str(wrapper))
+
+
+def test_a_daemon_that_forgets_is_found_out(
+    stage: Path, project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict is not a text: a daemon that starts with an empty journal fails the demo."""
+    # -m agent_journal --socket … --database …
+    forget = '[ "$2" = agent_journal ] && rm -f "$6"*'
+    pretend_to_be_python(monkeypatch, project, forget)
+    result = run("demo", "--dir", str(project))
+    assert result.code == 1
+    assert VERDICT.search(result.out) is None
+    verdict = re.search(r"([\d,]+) acknowledged, ([\d,]+) found, ([\d,]+) lost", result.out)
+    assert verdict is not None
+    acknowledged, found, _ = (int(number.replace(",", "")) for number in verdict.groups())
+    assert found < acknowledged
+    result = run("demo", "--dir", str(project), "--json")
+    assert result.code == 1
+    assert result.objects[0]["is_good"] is False
+
+
 def test_an_agent_that_fails_is_told(
     stage: Path, project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrapper runs the daemon and the writers, and fails in place of the agent."""
-    wrapper = project / "python"
-    agent = "case $2 in *demo_agent) echo alas >&2; exit 3;; esac"
-    wrapper.write_text(f'#!/bin/sh\n{agent}\nexec {sys.executable} "$@"\n')
-    wrapper.chmod(0o755)
-    monkeypatch.setattr(demo_processes.sys, "executable", str(wrapper))
+    fail = "case $2 in *demo_agent) echo alas >&2; exit 3;; esac"
+    pretend_to_be_python(monkeypatch, project, fail)
     result = run("demo", "--dir", str(project))
     assert result.code == 1
     assert result.what == "the agent failed (exit code 3): alas"
@@ -182,6 +215,7 @@ def test_a_long_temporary_directory_does_not_break_the_socket(
     deep = project / ("d" * 120)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     result = run("demo", "--dir", str(project), "--json")
     assert result.code == 0
     assert json.loads(result.out)["is_good"] is True

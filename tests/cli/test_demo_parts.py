@@ -192,11 +192,11 @@ def test_the_report_of_a_whole_journal(
     report.print()
     out = capsys.readouterr().out
     assert report.is_good
-    assert "all 1 agents: 4 acknowledged, 4 found, 0 lost, 0 doubled" in out
+    assert "1 agent: 4 acknowledged, 4 found, 0 lost, 0 doubled" in out
     assert "1 append was unanswered at the kill" in out
     assert "1 had been recorded already, 0 had not" in out
     # The entry of second 1 lies between the kill and the restart.
-    order = [line.split()[0] for line in out.splitlines()[2:8]]
+    order = [line.split()[0] for line in out.splitlines()[3:9]]
     assert order == ["0", "──", "1", "──", "2", "3"]
 
 
@@ -226,7 +226,7 @@ def test_the_report_shows_rules_behind_the_last_entry_too(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A directory with a bit of everything."""
+    """Make a directory with a bit of everything."""
     root = tmp_path / "project"
     (root / "sub").mkdir(parents=True)
     (root / "big.py").write_text("def f():\n    pass  # TODO\n" * 10)

@@ -47,7 +47,7 @@ def test_read_prints_a_table(fake: FakeDaemon, ask: Run) -> None:
     assert "2026-01-02 03:04:05" in result.lines[1]
     for shown in (
         "sum up",
-        "look → ls x2, wc",
+        "look → a x2, b",
         "1 denied: rm (no writes); 1 allowed",
         'ls: files=3 name="a b" | rm: denied',
         "Completed: three files",

@@ -90,7 +90,7 @@ def test_a_key_makes_it_safe_to_repeat(ask: Run) -> None:
     assert ask("append", "a", '{"X": 2}', "--key", "once").code == 5
 
 
-def test_what_was_read_can_be_appended_again_byte_for_byte(ask: Run) -> None:
+def test_what_was_read_can_be_appended_again(ask: Run) -> None:
     ask("append", "a", '{"X": [1.10, 1e400, "é", {"y": 123456789012345678901234567890}]}')
     raw = ask("call", '{"op": "read", "agent_id": "a"}').out
     assert ask("read", "a", "--json").out.count("123456789012345678901234567890") == 1

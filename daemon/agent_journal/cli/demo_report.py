@@ -63,7 +63,8 @@ class Report:
             self._terminal.line()
         self._terminal.line(self._in_flight_line())
         verdict = self._terminal.paint(str(self._verdict), "green" if self.is_good else "alarm")
-        self._terminal.line(f"all {self._agents} agents: {verdict}")
+        agents = "1 agent" if self._agents == 1 else f"all {self._agents} agents"
+        self._terminal.line(f"{agents}: {verdict}")
 
     def print_json(self) -> None:
         """Print it for programs."""

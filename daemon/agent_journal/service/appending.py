@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..lifecycle import Change, advance, is_terminal
 from ..model import AgentId, AgentState, Micros, Sequence, Uid
-from ..store.base import AgentChange, Entry, NewEntry
+from ..store.base import AgentChange, AgentNumber, Entry, NewEntry
 from ..wire import (
     Append,
     EntryFields,
@@ -148,6 +148,8 @@ class Recorder:
         sequence = head.next_sequence
         event = bytes(source.event)  # type: ignore[arg-type] # event_name saw that it is there
         if head.is_new or name == TERMINATED or head.state is not RUNNING:
+            if head.is_new:
+                head.created_at = timestamp
             head.updated_at = timestamp
             _change(head, name, event)
             run.changes.append(AgentChange(len(run.entries), head.record()))
@@ -173,6 +175,8 @@ class Recorder:
         """
         check_entries(request)
         keys = keys_of(request)
+        sources: Seq[Append | EntryFields] = request.entries or [request]
+        places = [place for place, source in enumerate(sources) if source.key is not None]
         heads = self._heads.namespace(uid)
         while True:
             await self._heads.load(uid, AgentId(request.agent_id))
@@ -188,27 +192,31 @@ class Recorder:
             sequences = [used[key] for key in keys]
             if all(sequence is None for sequence in sequences):
                 return None
-            return await self._repeat(caller, uid, request, head, sequences)
+            # Where the append began, if each of its keys was used as it uses it.
+            begins = {
+                None if sequence is None else sequence - place
+                for sequence, place in zip(sequences, places, strict=True)
+            }
+            return await self._repeat(caller, uid, request, number, begins)
 
     async def _repeat(
         self,
         caller: Caller,
         uid: Uid,
         request: Append,
-        head: Head,
-        sequences: Seq[Sequence | None],
+        number: AgentNumber,
+        begins: set[int | None],
     ) -> bytes:
         """Answer an append whose keys were used before."""
-        number = head.number
         await settle(caller, uid)  # the first write may still be on its way
-        first = min(sequence for sequence in sequences if sequence is not None)
-        events = events_of(request)
-        if list(sequences) != list(range(first, first + len(events))):
+        first = min(begin for begin in begins if begin is not None)
+        if len(begins) != 1 or first < 0:
             raise KeyConflictError(
                 "some of these keys were used before and some were not, or in another order; "
                 "repeat an append as it was, or use new keys",
-                sequence=first,
+                sequence=max(first, 0),
             )
+        events = events_of(request)
         recorded: list[Entry] = []
         while len(recorded) < len(events):
             some = await self._context.store.read(

@@ -23,11 +23,11 @@ from ..errors import (
     FrameTooLargeError,
     InvalidError,
     JournalError,
-    MalformedError,
     OverloadedError,
 )
 from ..model import Micros, Uid
 from ..wire import (
+    UNFINISHED_LINE,
     Agents,
     Append,
     Close,
@@ -128,11 +128,10 @@ class Session:
         self._has_ended = True
         if self._framer.partial_bytes:
             self._forget_partial_line()
-            error = MalformedError(
-                "the last line did not end in a newline, so nothing of it was recorded; "
-                "end each line with \\n"
-            )
-            self._say(error_reply(None, error), error)
+            if self._task is None and not self._backlog:
+                self._handle(iter([UNFINISHED_LINE]))
+            else:
+                self._backlog.append(UNFINISHED_LINE)
         self._close_if_done()
 
     def lost(self) -> None:
@@ -142,7 +141,7 @@ class Session:
         self._backlog.clear()
         self._context.admission.forget(self)
         if self._task is not None:
-            self._task.cancel()
+            self._cancel_task()
 
     def stop(self) -> None:
         """Take no more requests; the connection is closed when all are answered."""
@@ -150,7 +149,7 @@ class Session:
         self._has_ended = True
         self._forget_partial_line()
         if self._task is not None and isinstance(self._request, Tail):
-            self._task.cancel()
+            self._cancel_task()
         self._update_reading()
         self._close_if_done()
 
@@ -219,6 +218,7 @@ class Session:
         self._backlog.extendleft(reversed([*behind]))
         self._request = request
         self._task = self._tasks.create_task(self._serve_one(request))
+        self._hear_while_serving()
 
     async def _serve_one(self, request: Request) -> None:
         try:
@@ -296,9 +296,14 @@ class Session:
         self._update_reading()
         self._close_if_done()
 
+    def _cancel_task(self) -> None:
+        """Cancel what is being served, but not before it began: it has to end properly."""
+        if self._task is not None:
+            asyncio.get_running_loop().call_soon(self._task.cancel)
+
     def _hear_while_serving(self) -> None:
         """End a stream on ``close``, and take nothing else on it."""
-        if not isinstance(self._request, Tail):
+        if not isinstance(self._request, Tail) or not self._request.follow:
             return
         while self._backlog:
             line = self._backlog.popleft()
@@ -307,7 +312,7 @@ class Session:
                 if isinstance(request, Close) and self._task is not None:
                     self._closing = request
                     self._backlog.clear()
-                    self._task.cancel()
+                    self._cancel_task()
                     return
                 error: JournalError = InvalidError(
                     "this connection is a stream now; send close, or use another connection",

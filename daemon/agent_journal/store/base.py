@@ -36,8 +36,8 @@ class AgentRecord(msgspec.Struct):
     attempts: int = 0
     reason: str | None = None
     first_position: Position = Position(-1)  # -1: nothing was committed yet
-    created_at: Micros = Micros(0)
-    updated_at: Micros = Micros(0)
+    created_at: Micros = Micros(0)  # the first entry's timestamp
+    updated_at: Micros = Micros(0)  # the last entry's timestamp
     next_sequence: Sequence = Sequence(0)
     last_iteration: int = 0
     key_high: str = ""  # the greatest idempotency key that was ever used

@@ -40,7 +40,7 @@ class MemoryStore:
             record = self._by_number[new.number]
             record.next_sequence = Sequence(new.sequence + 1)
             record.last_iteration = max(record.last_iteration, new.iteration)
-            record.updated_at = max(record.updated_at, new.timestamp)
+            record.updated_at = new.timestamp
             if new.key is not None:
                 self._keys[new.number, new.key] = new.sequence
                 record.key_high = max(record.key_high, new.key)

@@ -91,6 +91,8 @@ class PackedRow:
     def __init__(self, first_position: int, data: bytes) -> None:
         if len(data) < _PREFIX.size:
             raise _damaged(first_position)
+        row_format: int
+        self.count: int
         row_format, self.count = _PREFIX.unpack_from(data)
         self.first_position = first_position
         self.data = data

@@ -183,7 +183,7 @@ class SqliteStore:
                 record,
                 next_sequence=Sequence(max(record.next_sequence, story.next_sequence)),
                 last_iteration=max(record.last_iteration, story.last_iteration),
-                updated_at=max(record.updated_at, story.updated_at),
+                updated_at=story.updated_at,
                 key_high=max(record.key_high, *(story.keys or ("",))),
             )
         return record

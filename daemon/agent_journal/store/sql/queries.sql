@@ -34,7 +34,7 @@ WHERE number = ?
 
 --: settle_agent
 UPDATE agents SET
-    next_sequence = ?, last_iteration = max(last_iteration, ?), updated_at = max(updated_at, ?),
+    next_sequence = ?, last_iteration = max(last_iteration, ?), updated_at = ?,
     key_high = max(key_high, ?)
 WHERE number = ?
 
