@@ -13,12 +13,7 @@ from cli.fake_daemon import FakeDaemon, Run, agent, entry, refused
 
 LOOP = [
     {"Started": {"goal": "sum up", "model": "m"}},
-    {
-        "ReasoningComplete": {
-            "thought": "look",
-            "actions": [{"tool": t} for t in ("ls", "wc", "ls")],
-        }
-    },
+    {"ReasoningComplete": {"thought": "look", "actions": [{"tool": t} for t in "aba"]}},
     {"PolicyEvaluated": {"allowed": ["c1"], "denied": [{"tool": "rm", "reason": "no writes"}]}},
     {"ToolsDispatched": {"calls": [{"tool": "ls"}]}},
     {

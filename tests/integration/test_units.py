@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -102,15 +103,19 @@ class TestJudgedBySystemd:
         assert re.search(r"(?m)^agent-journal:.*:/var/lib/agent-journal:/usr/sbin/nologin$", users)
         assert re.search(r"(?m)^agents:", groups)
 
-    def test_the_directory_of_the_socket_is_made(self, tmp_path: Path) -> None:
+    def test_the_directories_of_root_are_made(self, tmp_path: Path) -> None:
         program = tool("systemd-tmpfiles", "whether the socket's directory is made")
-        (line,) = settings_of_tmpfiles()
-        assert line == "d /run/agent-journal 0755 root root -"
+        lines = settings_of_tmpfiles()
+        assert lines == [
+            "d /run/agent-journal 0755 root root -",
+            "d /etc/agent-journal 0755 root root -",
+        ]
         mine = tmp_path / "mine.conf"
-        mine.write_text(line.replace("root root", "- -"))  # an ordinary user can't give away
+        mine.write_text("\n".join(lines).replace("root root", "- -"))  # not all may give away
         made = run(program, "--create", f"--root={tmp_path}", mine)
         assert made.returncode == 0, made.stderr
-        assert (tmp_path / "run/agent-journal").stat().st_mode & 0o777 == 0o755
+        for line in lines:
+            assert (tmp_path / line.split()[1][1:]).stat().st_mode & 0o777 == 0o755
 
 
 def settings_of_tmpfiles() -> list[str]:
@@ -122,7 +127,7 @@ class TestAgreement:
     def test_the_socket_of_the_system_is_where_clients_look(self) -> None:
         (listen,) = settings("agent-journald.socket")["ListenStream"]
         assert Path(listen) == default_socket({}, uid=0)
-        assert settings_of_tmpfiles()[0].split()[1] == str(Path(listen).parent)
+        assert f"d {Path(listen).parent} 0755" in settings_of_tmpfiles()[0]
 
     def test_the_socket_of_a_user_is_where_clients_look(self) -> None:
         (listen,) = settings("user/agent-journald.socket")["ListenStream"]
@@ -160,6 +165,35 @@ class TestAgreement:
         service = settings(unit)
         assert service.get("PrivateUsers", ["no"]) == ["no"]
         assert "RuntimeDirectory" not in service
+
+    @pytest.mark.parametrize("folder", ["", "user/"])
+    def test_no_number_of_crashes_takes_the_socket_away(self, folder: str) -> None:
+        """Each limit would fail the socket unit, and every agent with it."""
+        assert settings(f"{folder}agent-journald.socket")["TriggerLimitIntervalSec"] == ["0"]
+        assert settings(f"{folder}agent-journald.service")["StartLimitIntervalSec"] == ["0"]
+
+    @pytest.mark.parametrize("folder", ["", "user/"])
+    @pytest.mark.parametrize(
+        ("status", "slept"), [("0", ""), ("9", ""), ("74", "1"), ("75", "1"), ("78", "5")]
+    )
+    def test_a_daemon_that_can_not_start_is_not_started_in_a_hurry(
+        self, folder: str, status: str, slept: str, tmp_path: Path
+    ) -> None:
+        """A waiting client has systemd start it at once; what runs after it is a brake."""
+        (command,) = settings(f"{folder}agent-journald.service")["ExecStopPost"]
+        shell, option, script = shlex.split(command.replace("$$", "$"))
+        sleep = tmp_path / "sleep"
+        sleep.write_text('#!/bin/sh\nprintf "%s" "$1"\n')
+        sleep.chmod(0o755)
+        done = run(shell, option, script, PATH=str(tmp_path), EXIT_STATUS=status)
+        assert (done.returncode, done.stdout, done.stderr) == (0, slept, "")
+
+    def test_the_instructions_name_every_file(self) -> None:
+        instructions = (UNITS.parent / "docs" / "INSTALL.md").read_text()
+        files = [file for file in UNITS.rglob("*") if file.is_file()]
+        assert len(files) == 6
+        for file in files:
+            assert f"systemd/{file.relative_to(UNITS)}" in instructions
 
     def test_the_socket_of_a_user_is_nobody_else_s(self) -> None:
         assert settings("user/agent-journald.socket")["SocketMode"] == ["0600"]

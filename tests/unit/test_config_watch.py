@@ -136,6 +136,17 @@ class TestReloading:
         assert it.reloader.reload("file")
         assert it.applied == [Config(log=Log(level="debug"))]
 
+    def test_a_change_that_was_loaded_already_is_not_loaded_again(self, path: Path) -> None:
+        """Whoever saves the file and says ``systemctl reload`` gets one report."""
+        it = Reloading(path)
+        path.write_text('[log]\nlevel = "debug"')
+        it.reloader.reload("SIGHUP")
+        it.reloader.on_change()
+        assert [line["reason"] for line in it.logged] == ["SIGHUP"]
+        path.write_text('[log]\nlevel = "error"')
+        it.reloader.on_change()
+        assert [line["reason"] for line in it.logged] == ["SIGHUP", "file"]
+
     def test_systemd_hears_the_end_of_a_reload_that_fails_in_an_unforeseen_way(
         self, path: Path
     ) -> None:
@@ -282,7 +293,8 @@ class TestWatching:
         stop = asyncio.Event()
 
         def reload() -> None:
-            if it.reloader.reload("file") and it.applied:
+            it.reloader.on_change()
+            if it.applied:
                 stop.set()
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:

@@ -20,8 +20,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from agent_journal.errors import ConfigError
-
+from ..errors import ConfigError
 from .config_values import GIB, KIB, MIB, TIB, Option, choice, count, file_path, group, mode, size
 
 SOCKET_PATH_BYTES_MAX: Final = 107

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent_journal.errors import ConfigError
+from ..errors import ConfigError
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

@@ -14,7 +14,7 @@ How the pieces fit, in the composition root::
     reloader = ConfigReloader(path, current=config, apply=apply, log=log, notify=notifier)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload, "SIGHUP")
     tasks.create_task(
-        watch(path, on_change=lambda: reloader.reload("file"), stop=stop, since=reloader.loaded)
+        watch(path, on_change=reloader.on_change, stop=stop, since=reloader.loaded)
     )
 
 ``current`` is what the file says: what the command line overrides is decided by
@@ -38,8 +38,7 @@ from typing import Final, NamedTuple, Protocol
 import watchfiles
 from structlog.typing import FilteringBoundLogger
 
-from agent_journal.errors import ConfigError
-
+from ..errors import ConfigError
 from .config import Config, changes, in_force, load
 
 QUIET_MS: Final = 200
@@ -85,7 +84,7 @@ async def watch(
 
     ``since`` is the state that was loaded; without it, the one found now.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100, ASYNC240 - asks for no more than the cwd
+    path = Path(os.getcwd(), path)  # noqa: PTH109 - a relative path has no parents to go up
     known = file_state(path) if since is ... else since
     async with aclosing(_hints(path, stop=stop, look_ms=look_ms)) as hints:
         async for _ in hints:
@@ -178,6 +177,11 @@ class ConfigReloader:
         self._apply = apply
         self._log = log.bind(path=str(path))
         self._notify = notify
+
+    def on_change(self) -> None:
+        """Reload a file that changed, unless a SIGHUP was faster."""
+        if file_state(self._path) != self.loaded:
+            self.reload("file")
 
     def reload(self, reason: str) -> bool:
         """Take over what the file says now; return False where it was rejected."""

@@ -14,8 +14,8 @@ import struct
 from collections.abc import MutableMapping
 from typing import Final, Self
 
-from agent_journal.clock import Clock
-from agent_journal.errors import ConfigError
+from ..clock import Clock
+from ..errors import ConfigError
 
 LISTEN_FDS_START: Final = 3
 

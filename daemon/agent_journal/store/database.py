@@ -11,6 +11,7 @@ so that nothing holds up the next commit for long.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from bisect import bisect_left
@@ -23,8 +24,9 @@ from ..errors import ConfigError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
 from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
 from .rows import ROWS_PER_STATEMENT, PackedRow, Row
+from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
-from .unsettled import Generation, Story, pack_positions, unpack_positions
+from .unsettled import Generation
 
 APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
 SLICE_SECONDS: Final = 0.001
@@ -166,14 +168,15 @@ class Database:
 
     # Settling: moving the index forward
 
-    def settle(self, stories: Iterable[tuple[AgentNumber, Story]], mark: int | None) -> None:
-        """Put *stories* into the index, and the high-water mark to *mark*."""
+    def settle(
+        self, generation: Generation, numbers: Iterable[AgentNumber], *, is_last: bool
+    ) -> None:
+        """Put agents' stories into the index; with the last of them, move its mark."""
         with self._transaction():
             runs, agents, keys = [], [], []
-            for number, story in stories:
-                first, packed = pack_positions(story.positions)
-                count = len(story.positions)
-                runs.append((number, story.first_sequence, count, first, packed))
+            for number in numbers:
+                story = generation.stories[number]
+                runs.append((number, *generation.run(story).packed()))
                 key_high = max(story.keys) if story.keys else ""
                 agents.append(
                     (story.next_sequence, story.last_iteration, story.updated_at, key_high, number)
@@ -183,8 +186,8 @@ class Database:
             self._connection.executemany(QUERIES["put_run"], runs)
             self._connection.executemany(QUERIES["settle_agent"], agents)
             self._connection.executemany(QUERIES["put_key"], keys)
-            if mark is not None:
-                self._query("set_mark", mark, "settled_position")
+            if is_last:
+                self._query("set_mark", generation.next_position, "settled_position")
 
     def unsettled(self) -> Generation:
         """Read back what was committed behind the index's high-water mark."""
@@ -194,6 +197,7 @@ class Database:
             for entry, key in row.entries():
                 if entry.position >= mark:
                     generation.put_back(entry, key)
+            generation.rows.append(row.first_position)
             generation.next_position = row.first_position + row.count
         return generation
 
@@ -205,18 +209,17 @@ class Database:
         if doomed is None:
             return False
         (number,) = doomed
-        runs = self._query("runs_from", number, 0, 1).fetchall()
+        found = self._query("runs_from", number, 0, 1).fetchone()
         with self._transaction():
-            if runs:
-                self._sweep_run(number, runs[0], next_position)
+            if found is not None:
+                self._sweep_run(number, unpacked(*found), next_position)
             elif self._query("delete_keys", number, SLICE_ENTRIES).rowcount == 0:
                 self._query("spare", number)
         return True
 
-    def _sweep_run(self, number: int, run: tuple[int, int, int, bytes], next_position: int) -> None:
-        first_sequence, count, first_position, packed = run
-        positions = unpack_positions(first_position, count, packed)
+    def _sweep_run(self, number: int, run: Run, next_position: int) -> None:
         swept = 0
+        positions = run.positions
         for _ in range(SWEEP_ROWS):
             if swept == len(positions):
                 break
@@ -224,10 +227,9 @@ class Database:
             end = bisect_left(positions, row.first_position + row.count, swept)
             self._rewrite(row, set(positions[swept:end]), next_position)
             swept = end
-        self._query("delete_run", number, first_sequence)
-        if rest := positions[swept:]:
-            first, packed = pack_positions(rest)
-            self._query("put_run", number, first_sequence + swept, len(rest), first, packed)
+        self._query("delete_run", number, run.first_sequence)
+        if swept < len(positions):
+            self._query("put_run", number, *run.behind(swept).packed())
 
     def _rewrite(self, row: PackedRow, removed: set[int], next_position: int) -> None:
         data = row.without(removed)
@@ -254,45 +256,57 @@ class Database:
         from_sequence: int,
         limit: int,
         bytes_max: int,
-        unsettled: list[tuple[int, int]],
+        unsettled: list[Run],
     ) -> list[Entry]:
         """Return a slice of a history: what the index covers, then *unsettled*."""
         limit = min(limit, SLICE_ENTRIES)
-        if not unsettled or unsettled[0][0] > from_sequence:
-            positions = self._settled(number, from_sequence, limit)
-            covered = from_sequence + len(positions)
-            positions += [position for sequence, position in unsettled if sequence >= covered]
-        else:
-            positions = [position for _, position in unsettled]
+        runs = self._runs(number, from_sequence, limit, unsettled)
         deadline = perf_counter() + SLICE_SECONDS
         entries: list[Entry] = []
-        row: PackedRow | None = None
         size = 0
-        for position in positions[:limit]:
-            if row is None or not row.holds(position):
-                if entries and perf_counter() > deadline:
-                    break
-                row = self._row_at(position)
-            entry = row.entry(position)
-            if entry.number != number:
-                break  # compacted since the reader began
+        for entry in itertools.chain.from_iterable(map(self._entries_of, runs)):
             size += len(entry.event)
-            if entries and size > bytes_max:
-                break
+            if entry.number != number or (entries and size > bytes_max):
+                break  # another's number: compacted since the reader began
             entries.append(entry)
+            if len(entries) >= limit or perf_counter() > deadline:
+                break
         return entries
 
-    def _settled(self, number: AgentNumber, from_sequence: int, limit: int) -> list[int]:
-        positions: list[int] = []
-        runs = self._query("runs_from", number, from_sequence, limit)
-        for first_sequence, count, first_position, packed in runs:
-            skip = max(from_sequence - first_sequence, 0)
-            if skip < count:
-                positions += unpack_positions(first_position, count, packed)[skip:]
-            if len(positions) >= limit:
-                break
-        runs.close()
-        return positions[:limit]
+    def _runs(
+        self, number: AgentNumber, from_sequence: int, limit: int, unsettled: list[Run]
+    ) -> list[Run]:
+        """Return where up to about *limit* entries lie, from *from_sequence* on."""
+        runs: list[Run] = []
+        sequence = from_sequence
+        if not unsettled or unsettled[0].first_sequence > from_sequence:
+            for found in self._query("runs_from", number, from_sequence, limit).fetchall():
+                run = unpacked(*found)
+                if sequence < run.next_sequence:
+                    runs.append(run.behind(sequence - run.first_sequence))
+                    sequence = run.next_sequence
+                if sequence - from_sequence >= limit:
+                    return runs
+        for run in unsettled:
+            if sequence < run.next_sequence:
+                runs.append(run.behind(max(sequence - run.first_sequence, 0)))
+                sequence = run.next_sequence
+        return runs
+
+    def _entries_of(self, run: Run) -> Iterator[Entry]:
+        """Yield the entries of *run* in sequence order."""
+        if run.rows is None:
+            rows = self._rows_from(run.positions[0])
+        else:
+            wanted = ",".join(map(str, dict.fromkeys(run.rows[:SLICE_ENTRIES])))
+            rows = itertools.starmap(PackedRow, self._query("rows_at", f"[{wanted}]"))
+        row = None
+        for position in run.positions:
+            while row is None or not row.holds(position):
+                row = next(rows, None)
+                if row is None:
+                    return
+            yield row.entry(position)
 
     def _row_at(self, position: int) -> PackedRow:
         found = self._query("find_row", position).fetchone()

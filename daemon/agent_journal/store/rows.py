@@ -25,12 +25,12 @@ from ..model import Sequence as SequenceNumber
 from .base import AgentNumber, Entry, NewEntry
 
 FORMAT: Final = 1
-ROW_ENTRIES_MAX: Final = 0xFFFF
 
-# Small rows make reading one entry cheap, few rows make a commit cheap: a row
-# holds about two pages, and more only where a batch would have too many rows.
-ROW_BYTES_MIN: Final = 8 * 1024
-ROWS_PER_STATEMENT: Final = 64
+# A row fills one page of the database and does not overflow into another
+# (a page of 4096 bytes keeps rows of up to 4061, fileformat2.html 1.6): so to
+# read one entry costs one page.  Only an entry larger than a page is otherwise.
+ROW_BYTES_MAX: Final = 4032
+ROWS_PER_STATEMENT: Final = 256
 
 _PREFIX: Final = struct.Struct("<BH")
 # number, sequence, timestamp, iteration, offset of the body, event length, key length
@@ -41,23 +41,23 @@ Row = tuple[int, bytes]
 
 def pack_rows(first_position: int, entries: Sequence[NewEntry]) -> list[Row]:
     """Return *entries*, which begin at *first_position*, as rows of the log."""
-    total = sum([len(entry.event) for entry in entries])
-    row_bytes = max(ROW_BYTES_MIN, total // ROWS_PER_STATEMENT)
     rows: list[Row] = []
     headers: list[bytes] = []
     bodies: list[bytes] = []
     offset = 0
     pack = _HEADER.pack
     position = first_position
+    room = ROW_BYTES_MAX - _PREFIX.size
     for entry in entries:
-        event = entry.event
+        event, key = entry.event, entry.key
         length = len(event)
-        bodies.append(event)
-        key_length = 0
-        if entry.key is not None:
-            key = entry.key.encode()
-            key_length = len(key)
-            bodies.append(key)
+        raw_key = b"" if key is None else key.encode()
+        size = _HEADER.size + length + len(raw_key)
+        if size > room and headers:
+            rows.append((position, _join(headers, bodies)))
+            position += len(headers)
+            headers, bodies, offset = [], [], 0
+            room = ROW_BYTES_MAX - _PREFIX.size
         headers.append(
             pack(
                 entry.number,
@@ -66,14 +66,14 @@ def pack_rows(first_position: int, entries: Sequence[NewEntry]) -> list[Row]:
                 entry.iteration,
                 offset,
                 length,
-                key_length,
+                len(raw_key),
             )
         )
-        offset += length + key_length
-        if offset >= row_bytes or len(headers) == ROW_ENTRIES_MAX:
-            rows.append((position, _join(headers, bodies)))
-            position += len(headers)
-            headers, bodies, offset = [], [], 0
+        bodies.append(event)
+        if raw_key:
+            bodies.append(raw_key)
+        offset += length + len(raw_key)
+        room -= size
     if headers:
         rows.append((position, _join(headers, bodies)))
     return rows

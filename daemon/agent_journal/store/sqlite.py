@@ -29,7 +29,7 @@ from ..errors import DamagedError, JournalError, StorageFailedError, StorageFull
 from ..model import AgentId, AgentState, Position, Sequence, Uid
 from .base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
 from .database import Database
-from .rows import pack_rows
+from .rows import Row, pack_rows
 from .unsettled import Generation, Unsettled
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ T = TypeVar("T")
 SETTLE_ENTRIES: Final = 8192
 SETTLE_SLICE_ENTRIES_MIN: Final = 1024
 CHECKPOINT_COMMITS: Final = 64
+CHECKPOINT_BYTES: Final = 1024 * 1024  # a checkpoint of so much takes some 3 ms, and is felt
 FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 AGENTS_SLICE: Final = 500
 
@@ -66,6 +67,7 @@ class SqliteStore:
         self._next_position = Position(0)
         self._highest_number = AgentNumber(0)
         self._commits_since_checkpoint = 0
+        self._bytes_since_checkpoint = 0
         self._entries_since_settling = 0
         self._to_settle: list[AgentNumber] = []
         self._has_doomed = True  # until a sweep found none
@@ -144,16 +146,21 @@ class SqliteStore:
         base = self._next_position
         entries, changes = batch.entries, batch.changes
         rows = pack_rows(base, entries)
+        self._bytes_since_checkpoint += sum([len(data) for _, data in rows])
         next_position = Position(base + len(entries))
         write = self._database.write
         free = self.free_bytes_min
         if not entries and not changes:
-            return self._committed(None, batch, next_position)
+            return self._committed(None, batch, next_position, rows)
         done = self._begin(lambda: write(rows, changes, base, next_position, free))
-        return self._committed(done, batch, next_position)
+        return self._committed(done, batch, next_position, rows)
 
     async def _committed(
-        self, done: asyncio.Future[None] | None, batch: Batch, next_position: Position
+        self,
+        done: asyncio.Future[None] | None,
+        batch: Batch,
+        next_position: Position,
+        rows: list[Row],
     ) -> Position:
         base = self._next_position
         if done is None:
@@ -164,7 +171,7 @@ class SqliteStore:
             raise self._translate(error) from error
         self._next_position = next_position
         entries, changes = batch.entries, batch.changes
-        self._unsettled.current.add(base, entries)
+        self._unsettled.current.add(base, entries, [row[0] for row in rows])
         self._entries_since_settling += len(entries)
         self._commits_since_checkpoint += 1
         if any(change.compacted is not None for change in changes):
@@ -200,9 +207,9 @@ class SqliteStore:
     ) -> list[Entry]:
         """Return neighbouring entries of a history."""
         async with self._reader:
-            places = self._unsettled.places(number, from_sequence, limit)
+            runs = self._unsettled.runs(number, from_sequence, limit)
             return await self._call(
-                lambda: self._database.read(number, from_sequence, limit, bytes_max, places)
+                lambda: self._database.read(number, from_sequence, limit, bytes_max, runs)
             )
 
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
@@ -269,7 +276,7 @@ class SqliteStore:
     async def maintain(self) -> bool:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""
         if self._is_checkpoint_due():
-            self._commits_since_checkpoint = 0
+            self._commits_since_checkpoint = self._bytes_since_checkpoint = 0
             await self._call(lambda: self._database.checkpoint("PASSIVE"))
             return True
         if self._is_settling_due():
@@ -288,7 +295,10 @@ class SqliteStore:
         return self._is_checkpoint_due() or self._is_settling_due() or self._has_doomed
 
     def _is_checkpoint_due(self) -> bool:
-        return self._commits_since_checkpoint >= self.checkpoint_commits
+        return (
+            self._commits_since_checkpoint >= self.checkpoint_commits
+            or self._bytes_since_checkpoint >= CHECKPOINT_BYTES
+        )
 
     def _is_settling_due(self) -> bool:
         if self._to_settle or self._unsettled.current.entries >= self._settle_entries:
@@ -324,10 +334,8 @@ class SqliteStore:
     async def _settle(
         self, frozen: Generation, numbers: list[AgentNumber], *, is_last: bool
     ) -> None:
-        stories = [(number, frozen.stories[number]) for number in numbers]
-        mark = frozen.next_position if is_last else None
         try:
-            await self._call(lambda: self._database.settle(stories, mark))
+            await self._call(lambda: self._database.settle(frozen, numbers, is_last=is_last))
         except StorageFullError:
             self._to_settle += reversed(numbers)  # tried again when there is room
             raise

@@ -13,11 +13,12 @@ Invariant: each committed entry is in the index on disk, or in a generation.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..model import Micros
 from .base import AgentNumber, Entry, NewEntry
+from .runs import Run
 
 
 class Story:
@@ -45,10 +46,11 @@ class Generation:
         self.first_position = first_position
         self.next_position = first_position
         self.stories: dict[AgentNumber, Story] = {}
+        self.rows: list[int] = []  # where the rows of the log begin
         self.entries = 0
 
-    def add(self, first_position: int, entries: list[NewEntry]) -> None:
-        """Take in a committed batch, which begins at *first_position*."""
+    def add(self, first_position: int, entries: Sequence[NewEntry], rows: Iterable[int]) -> None:
+        """Take in entries that were committed as *rows* from *first_position* on."""
         stories = self.stories
         position = first_position
         for entry in entries:
@@ -66,13 +68,25 @@ class Generation:
             position += 1
         self.next_position = position
         self.entries += len(entries)
+        self.rows += rows
+
+    def run(self, story: Story, skip: int = 0, limit: int | None = None) -> Run:
+        """Return where the entries of *story* lie, from the one behind *skip* on."""
+        positions = story.positions[skip : None if limit is None else skip + limit]
+        first_sequence = story.first_sequence + skip
+        if positions[-1] - positions[0] == len(positions) - 1:
+            return Run(first_sequence, positions, None)
+        rows = self.rows
+        return Run(
+            first_sequence, positions, [rows[bisect_right(rows, at) - 1] for at in positions]
+        )
 
     def put_back(self, entry: Entry, key: str | None) -> None:
         """Take in an entry that was found in the log at start."""
         new = NewEntry(
             entry.number, entry.sequence, entry.timestamp, entry.iteration, entry.event, key
         )
-        self.add(entry.position, [new])
+        self.add(entry.position, [new], ())
 
 
 class Unsettled:
@@ -100,14 +114,19 @@ class Unsettled:
         if story := self.current.stories.get(number):
             yield story
 
-    def places(self, number: AgentNumber, from_sequence: int, limit: int) -> list[tuple[int, int]]:
-        """Return up to *limit* (sequence, position) pairs of an agent."""
-        places: list[tuple[int, int]] = []
-        for story in self.stories(number):
-            start = max(from_sequence - story.first_sequence, 0)
-            stop = start + limit - len(places)
-            places += enumerate(story.positions[start:stop], story.first_sequence + start)
-        return places
+    def runs(self, number: AgentNumber, from_sequence: int, limit: int) -> list[Run]:
+        """Return where up to *limit* entries of an agent lie, of those in memory."""
+        runs: list[Run] = []
+        for generation in (self.frozen, self.current):
+            story = generation.stories.get(number) if generation is not None else None
+            if generation is None or story is None or limit <= 0:
+                continue
+            skip = max(from_sequence - story.first_sequence, 0)
+            if skip < len(story.positions):
+                run = generation.run(story, skip, limit)
+                limit -= len(run.positions)
+                runs.append(run)
+        return runs
 
     def find_key(self, number: AgentNumber, key: str) -> int | None:
         """Return the sequence that *key* was used for, if it is in memory."""
@@ -115,18 +134,3 @@ class Unsettled:
             if story.keys is not None and key in story.keys:
                 return story.keys[key]
         return None
-
-
-def pack_positions(positions: list[int]) -> tuple[int, bytes]:
-    """Return a run of rising positions as its first one and what each adds to it."""
-    first = positions[0]
-    if positions[-1] - first == len(positions) - 1:
-        return first, b""  # neighbours: the count says all
-    return first, array("I", [position - first for position in positions]).tobytes()
-
-
-def unpack_positions(first: int, count: int, packed: bytes) -> list[int]:
-    """Return the positions that ``pack_positions`` packed."""
-    if not packed:
-        return list(range(first, first + count))
-    return [first + offset for offset in array("I", packed)]

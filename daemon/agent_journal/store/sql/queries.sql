@@ -7,6 +7,11 @@ INSERT INTO log (position, data) VALUES (?, ?)
 -- The row that holds a position.
 SELECT position, data FROM log WHERE position <= ? ORDER BY position DESC LIMIT 1
 
+--: rows_at
+-- The rows that begin at the positions of a JSON array, in its order.
+SELECT log.position, log.data FROM json_each(?) AS wanted
+CROSS JOIN log ON log.position = wanted.value
+
 --: rows_from
 SELECT position, data FROM log WHERE position >= ? ORDER BY position
 
@@ -65,12 +70,12 @@ SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
 FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
 
 --: put_run
-INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, positions)
-VALUES (?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, offsets, places)
+VALUES (?, ?, ?, ?, ?, ?)
 
 --: runs_from
 -- The run that holds a sequence, and those behind it.
-SELECT first_sequence, count, first_position, positions FROM runs
+SELECT first_sequence, count, first_position, offsets, places FROM runs
 WHERE number = ?1 AND first_sequence >= coalesce(
     (SELECT max(first_sequence) FROM runs WHERE number = ?1 AND first_sequence <= ?2), 0)
 ORDER BY first_sequence LIMIT ?3

@@ -36,7 +36,8 @@ CREATE TABLE runs (
     first_sequence INTEGER NOT NULL,
     count          INTEGER NOT NULL,
     first_position INTEGER NOT NULL,
-    positions      BLOB    NOT NULL,  -- empty where they are neighbours
+    offsets        BLOB    NOT NULL,  -- of each position to the first; empty: neighbours
+    places         BLOB    NOT NULL,  -- of each entry in its row of the log
     PRIMARY KEY (number, first_sequence)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,45 @@
+"""Where the entries of a history lie in the log: a run of neighbouring sequences."""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+
+class Run(NamedTuple):
+    """Entries from *first_sequence* on: their positions, and the rows that hold them.
+
+    ``rows`` is ``None`` where the positions are neighbours, so the rows are too.
+    """
+
+    first_sequence: int
+    positions: list[int]
+    rows: list[int] | None
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence behind the last one."""
+        return self.first_sequence + len(self.positions)
+
+    def behind(self, skip: int) -> Run:
+        """Return the run without its first *skip* entries."""
+        rows = None if self.rows is None else self.rows[skip:]
+        return Run(self.first_sequence + skip, self.positions[skip:], rows)
+
+    def packed(self) -> tuple[int, int, int, bytes, bytes]:
+        """Return first sequence, count, first position, offsets to it, places in the rows."""
+        first = self.positions[0]
+        if self.rows is None:
+            return self.first_sequence, len(self.positions), first, b"", b""
+        offsets = array("I", [position - first for position in self.positions])
+        places = bytes([at - row for at, row in zip(self.positions, self.rows, strict=True)])
+        return self.first_sequence, len(self.positions), first, offsets.tobytes(), places
+
+
+def unpacked(first_sequence: int, count: int, first: int, offsets: bytes, places: bytes) -> Run:
+    """Return the run that was packed."""
+    if not offsets:
+        return Run(first_sequence, list(range(first, first + count)), None)
+    positions = [first + offset for offset in array("I", offsets)]
+    rows = [at - place for at, place in zip(positions, places, strict=True)]
+    return Run(first_sequence, positions, rows)
