@@ -269,7 +269,7 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
         raise RefusedLineError(error, request_id)
     try:  # of a repeated key the last one counts, and only one of them is left now
         request: Request = msgspec.json.decode(msgspec.json.encode(members), type=_OPS[name])
-        return request
+        return request  # noqa: TRY300 - the typed variable is for mypy
     except _REFUSED as invalid:
         problem = invalid
     raise RefusedLineError(_invalid(problem), request_id)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from agent_journal.client import AppendRequest
 from agent_journal.client._core import Conversation
 from agent_journal.client._replies import REPLY_BYTES_MAX, LineBuffer, ProtocolError, decode_reply
-from agent_journal.client._requests import KeyMaker, append, compact, ping
+from agent_journal.client._requests import KeyMaker, Tail, append, compact, ping
 from agent_journal.client._retry import BACKOFF_FIRST_S, BACKOFF_MAX_S, backoff_s
 from agent_journal.clock import Clock
-from agent_journal.errors import ConnectionLostError, SequenceConflictError
+from agent_journal.errors import ConnectionLostError, SequenceConflictError, ShuttingDownError
 
 
 class StandingClock(Clock):
@@ -123,6 +123,60 @@ def test_reads_do_not_wait_for_refused_appends() -> None:
     assert [line["key"] for line in lines_of(talk.bytes_to_send(0.5))] == ["k", "l"]
 
 
+def test_what_was_abandoned_before_it_was_sent_is_not_sent() -> None:
+    talk = conversation()
+    talk.connected()
+    talk.abandon(talk.submit(ping(), now=0))
+    assert talk.bytes_to_send(0) == b""
+
+
+def test_nothing_new_is_asked_of_a_daemon_that_is_going() -> None:
+    """What was asked before is still answered; then the connection is given up."""
+    talk = conversation()
+    talk.connected()
+    refused, answered = talk.submit(ping(), now=0), talk.submit(ping(), now=0)
+    talk.bytes_to_send(0)
+    error = {"code": "shutting_down", "message": "", "retryable": True}
+    talk.receive(json.dumps({"id": 1, "ok": False, "error": error}).encode() + b"\n", 0)
+    talk.submit(ping(), now=0)
+    assert talk.bytes_to_send(0) == b""
+    with pytest.raises(ShuttingDownError) as raised:
+        talk.receive(b'{"id":2,"ok":true}\n', 0)
+    assert answered.is_settled
+    assert not refused.is_settled
+    talk.failed(raised.value, now=0)
+    talk.connected()
+    assert [line["id"] for line in lines_of(talk.bytes_to_send(1))] == [1, 3]
+
+
+def test_a_stream_that_moves_has_all_its_time_again() -> None:
+    """The retry's bound is for one break, not for all of a tail's life together."""
+    talk = conversation(retry_s=30)
+    tail = Tail(agent_id=None, from_position=0, last=None, follow=True, uid=None)
+    (request,) = tail.requests()
+    talk.connected()
+    ticket = talk.submit(request, now=0)
+    entry = {
+        "sequence": 0,
+        "position": 0,
+        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "agent_id": "a",
+        "iteration": 0,
+        "event": {"E": 1},
+    }
+    for now in (0.0, 20.0, 40.0, 60.0):
+        talk.bytes_to_send(now)
+        line = {"id": 1, "entry": {**entry, "position": int(now)}}
+        talk.receive(json.dumps(line).encode() + b"\n", now)
+        assert [item.position for item in tail.take_items()] == [int(now)]
+        talk.failed(ConnectionLostError("lost"), now=now)
+        talk.connected()
+    assert not ticket.is_settled
+    talk.failed(ConnectionLostError("lost"), now=60)
+    talk.failed(ConnectionLostError("lost"), now=91)
+    assert ticket.is_settled
+
+
 def test_nobody_is_left_waiting_when_the_conversation_is_closed() -> None:
     """Invariant: a ticket is settled exactly once, and none is left unsettled at the end."""
     settled: list[int] = []
@@ -202,7 +256,7 @@ class Wire:
         self.talk.failed(error, self.now)
 
     def pass_time(self) -> None:
-        self.now += self.talk.wake_s(self.now) or 0.0
+        self.now += max(0.05, self.talk.wake_s(self.now) or 0.0)
 
 
 STEPS = st.lists(

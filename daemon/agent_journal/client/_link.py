@@ -158,7 +158,9 @@ class Link:
             self._before_close()
             self._socket.close()
             self._socket = None
-        self._outgoing.clear()
+        # A new one: in a forked child the old one may be held for ever by a
+        # thread that was within a send and is not there any more.
+        self._outgoing = bytearray()
 
     def _send(self, connected: socket.socket, now: float) -> bool:
         """Send as much as the socket takes; false where the connection was lost."""

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +48,7 @@ SWITCH_INTERVAL_SECONDS: Final = 0.0001
 # anything here is cyclic.
 GC_THRESHOLDS: Final = (100_000, 50, 100)
 
+START_SECONDS_MAX: Final = 600.0  # a large WAL is copied into the database before all else
 STALLED_SECONDS: Final = 20.0  # a commit that takes longer is no sign of life
 
 
@@ -67,6 +67,7 @@ class App:
         self._notifier = Notifier.from_environ(os.environ, clock=self._clock)
         self._stop = asyncio.Event()
         self._is_in_a_hurry = False
+        self._context: Context | None = None
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit code.
@@ -88,13 +89,11 @@ class App:
         if given is not None:
             return await self._run_on(given)
         path = self._socket_path
-        private_directory(path.parent)
+        mode = int(self._config.access.socket_mode, 8)
+        private_directory(path.parent, mode=0o711 if mode & 0o077 else 0o700)
         lock = Lock(path.with_name(path.name + ".lock"), str(path))
         try:
-            access = self._config.access
-            listener = listening_socket(
-                path, mode=int(access.socket_mode, 8), group=access.socket_group
-            )
+            listener = listening_socket(path, mode=mode, group=self._config.access.socket_group)
             try:
                 return await self._run_on(listener)
             finally:
@@ -105,15 +104,25 @@ class App:
     async def _run_on(self, listener: socket.socket) -> int:
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         store = SqliteStore(self._database)
+        # Before the store: a file that is edited during a long start is not missed.
+        reloader = ConfigReloader(
+            self._config_path,
+            current=self._config,
+            apply=self._apply,
+            log=self._log,
+            notify=self._notifier,
+        )
+        self._notifier.extend_timeout(START_SECONDS_MAX)
         try:
             await store.open()
         except DamagedError as error:
             # Not an exit: under socket activation the next client would start
             # us again, dozens of times a second, for the same damage.
             self._log.critical("journal_damaged", error=str(error))
-            return await self._serve(listener, RefusingStore(error), f"DAMAGED: {error}")
+            refusing = RefusingStore(error)
+            return await self._serve(listener, refusing, reloader, f"DAMAGED: {error}")
         try:
-            code = await self._serve(listener, store, "ready")
+            code = await self._serve(listener, store, reloader, "ready")
             if code == EXIT_OK and not self._is_in_a_hurry:
                 await store.settle_all()
                 await store.checkpoint()
@@ -121,7 +130,9 @@ class App:
             await store.close()
         return code
 
-    async def _serve(self, listener: socket.socket, store: Store, status: str) -> int:
+    async def _serve(
+        self, listener: socket.socket, store: Store, reloader: ConfigReloader, status: str
+    ) -> int:
         clock = self._clock
         heads = Heads(store, clock)
         metrics = Metrics(clock.monotonic())
@@ -137,8 +148,8 @@ class App:
             log=self._log,
             boot_id=_boot_id(),
         )
-        self._apply(context, self._config)
-        reloader = self._reloader(context)
+        self._context = context
+        self._apply(reloader.current)
         self._handle_signals(reloader)
         stop = self._stop
         gc.collect()
@@ -151,7 +162,7 @@ class App:
                 watcher = tasks.create_task(
                     watch(
                         self._config_path,
-                        on_change=lambda: reloader.reload("file"),
+                        on_change=reloader.on_change,
                         stop=stop,
                         since=reloader.loaded,
                     )
@@ -180,20 +191,12 @@ class App:
         self._log.info("daemon_stopped", entries=metrics.entries)
         return EXIT_OK
 
-    def _reloader(self, context: Context) -> ConfigReloader:
-        def apply(config: Config) -> None:
-            self._apply(context, replace(config, log=config.log))
-
-        return ConfigReloader(
-            self._config_path,
-            current=self._config,
-            apply=apply,
-            log=self._log,
-            notify=self._notifier,
-        )
-
-    def _apply(self, context: Context, config: Config) -> None:
+    def _apply(self, config: Config) -> None:
         """Run with *config* from now on; what cannot change live is as it was."""
+        logs.configure(config.log)
+        context = self._context
+        if context is None:
+            return  # at the start: applied when everything is there
         context.config = config
         context.admission.limits = config.limits
         committer, commit = context.committer, config.commit
@@ -202,7 +205,6 @@ class App:
         if isinstance(context.store, SqliteStore):
             context.store.checkpoint_commits = commit.checkpoint_commits
             context.store.free_bytes_min = commit.free_bytes_min
-        logs.configure(config.log)
 
     def _handle_signals(self, reloader: ConfigReloader) -> None:
         loop = asyncio.get_running_loop()

@@ -26,8 +26,8 @@ class AlreadyRunningError(Exception):
     """Another daemon holds what this one wants."""
 
 
-def private_directory(path: Path) -> None:
-    """Have *path* exist; one that is made is for its owner only.
+def private_directory(path: Path, *, mode: int = 0o700) -> None:
+    """Have *path* exist; one that is made is for its owner only, but for *mode*.
 
     Raises:
         ConfigError: it cannot be made, or another user could tamper with it.
@@ -37,6 +37,8 @@ def private_directory(path: Path) -> None:
     try:
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
+            if directory == path:
+                directory.chmod(mode)
             _sync(directory.parent)
         status = path.stat()
     except OSError as error:
