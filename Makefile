@@ -1,0 +1,64 @@
+# The front door: `make` lists what there is.  Each target builds the
+# environment it needs, in .venv, from the versions pinned in requirements/.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format types layers check crash bench scale lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	    || { echo "the venv module is missing; on Debian: apt install python3-venv"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY)  ## the daemon in the foreground, on your own journal
+	@$(BIN)/agent-journald
+
+demo: $(READY)  ## a real agent loop, journaled through a kill -9 of the daemon
+	@$(BIN)/agent-journal demo
+
+test: $(READY)  ## all tests but the slow crash cycles
+	@$(BIN)/pytest -q -m "not crash"
+
+lint: $(READY)  ## ruff: formatting and rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+format: $(READY)  ## let ruff format the sources
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(READY)  ## mypy --strict
+	@$(BIN)/mypy
+	@$(BIN)/mypy tests/typing
+
+layers: $(READY)  ## the import contracts
+	@$(BIN)/lint-imports --no-cache
+
+check: lint types layers test  ## what CI runs, in the order that fails fastest
+
+crash: $(READY)  ## kill real daemons, some hundred times (minutes)
+	@$(BIN)/pytest -q -m crash
+
+bench: $(READY)  ## durable appends beside Redis and others (minutes)
+	@$(BIN)/python benchmarks/run.py
+
+scale: $(READY)  ## the same on a journal of 10 million entries (many minutes)
+	@$(BIN)/python benchmarks/scale.py
+
+lock: $(READY)  ## pin what is installed in .venv
+	@{ head -1 requirements/dev.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check; } \
+	    > requirements/dev.new && mv requirements/dev.new requirements/dev.txt
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/bin benchmarks/.venv

@@ -1,0 +1,279 @@
+"""A journal as plain lists, beside a store that must hold the same.
+
+``PlainJournal`` is the one writer that a store is made for: it numbers the
+entries, tells the store of new agents and of states that changed, and keeps
+what was committed in the simplest way there is.  ``check`` asks the store for
+all of it, through every door, and compares.
+
+Invariants that ``check`` holds a store to: an agent's sequences are 0, 1, 2, …
+without a gap; positions only rise, and none is given twice; the log is what the
+histories are, put together in position order.
+"""
+# ruff: noqa: S101 - this is a test: it asserts
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from ..store.base import AgentChange, AgentRecord, Batch, Entry, Filter, NewEntry, Store
+
+OWNER: Final = Uid(1000)
+FIRST_MICROS: Final = 1_700_000_000_000_000
+NEVER_USED: Final = "a key that was never used"
+PLENTY_BYTES: Final = 1 << 30
+
+Name = tuple[Uid, AgentId]
+
+
+@dataclass(slots=True)
+class PlainAgent:
+    """What a store must know of an agent."""
+
+    record: AgentRecord
+    entries: list[Entry] = field(default_factory=list)
+    keys: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> PlainAgent:
+        """Return one that can be changed without changing this one."""
+        return PlainAgent(replace(self.record), [*self.entries], {**self.keys})
+
+
+class PlainJournal:
+    """Writes to a store, and knows what it must hold."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.agents: dict[Name, PlainAgent] = {}
+        self.next_position = 0  # the least that the next commit may be given
+        self._now = FIRST_MICROS
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a batch; what was not committed of the last one is dropped."""
+        self._batch = Batch()
+        self._draft: dict[Name, PlainAgent] = {}
+        self._placed: list[tuple[Entry, int]] = []
+        self._born: list[tuple[AgentRecord, int]] = []
+
+    # Writing
+
+    def add(
+        self,
+        agent_id: str,
+        event: bytes = b'{"Noted":null}',
+        *,
+        uid: Uid = OWNER,
+        kind: str | None = None,
+        iteration: int = 0,
+        timestamp: int | None = None,
+        key: str | None = None,
+        state: AgentState = AgentState.RUNNING,
+        reason: str | None = None,
+    ) -> None:
+        """Put an entry into the batch; *state* is what it leaves its agent in."""
+        index = len(self._batch.entries)
+        micros = Micros(self._tick() if timestamp is None else timestamp)
+        agent = self._touch((uid, AgentId(agent_id)), kind, micros, index)
+        record = agent.record
+        if not agent.entries and index not in [place for _, place in self._born]:
+            record.state, record.reason = AgentState.RUNNING, None  # compacted: begins again
+        if state is not record.state or not agent.entries:
+            record.state, record.reason = state, reason
+            change = replace(record, updated_at=micros)
+            self._batch.changes.append(AgentChange(index, change))
+        sequence = Sequence(len(agent.entries))
+        self._batch.entries.append(
+            NewEntry(record.number, sequence, micros, iteration, event, key)
+        )
+        entry = Entry(record.number, sequence, Position(-1), micros, iteration, event)
+        self._placed.append((entry, index))
+        agent.entries.append(entry)
+        record.next_sequence = Sequence(sequence + 1)
+        record.last_iteration = max(record.last_iteration, iteration)
+        record.updated_at = max(record.updated_at, micros)
+        if key is not None:
+            agent.keys[key] = sequence
+            record.key_high = max(record.key_high, key)
+
+    def finish(self, agent_id: str, *, uid: Uid = OWNER, reason: str = "Completed") -> None:
+        """Put an agent's last entry into the batch."""
+        state = AgentState.COMPLETED if reason == "Completed" else AgentState.FAILED
+        event = b'{"Terminated":{"reason":"%b"}}' % reason.encode()
+        self.add(agent_id, event, uid=uid, state=state, reason=reason)
+
+    def compact(self, agent_id: str, *, uid: Uid = OWNER) -> int:
+        """Put the end of an agent's history into the batch; return how much it removes."""
+        name = uid, AgentId(agent_id)
+        index = len(self._batch.entries)
+        agent = self._touch(name, None, Micros(0), index)
+        removed, ended = len(agent.entries), agent.record.number
+        record = agent.record
+        record.number = self.store.new_number()
+        record.next_sequence, record.last_iteration, record.key_high = Sequence(0), 0, ""
+        record.updated_at = Micros(self._tick())
+        agent.entries.clear()
+        agent.keys.clear()
+        self._placed = [(entry, at) for entry, at in self._placed if entry.number != ended]
+        self._batch.changes.append(AgentChange(index, replace(record), compacted=ended))
+        return removed
+
+    async def commit(self) -> Position:
+        """Commit the batch; keep house for a slice where that is due, as the committer does."""
+        batch, draft, placed, born = self._batch, self._draft, self._placed, self._born
+        self._begin()
+        position = await self.store.commit(batch)
+        assert position >= self.next_position, "a position was given twice"
+        for entry, index in placed:
+            entry.position = Position(position + index)
+        for record, index in born:
+            record.first_position = Position(position + index)
+        self.agents |= draft
+        if batch.entries:
+            self.next_position = position + len(batch.entries)
+        if self.store.is_maintenance_due:
+            await self.store.maintain()
+        return position
+
+    async def append(self, agent_id: str, *events: bytes, uid: Uid = OWNER) -> Position:
+        """Commit *events* of one agent in a batch of their own."""
+        for event in events or (b'{"Noted":null}',):
+            self.add(agent_id, event, uid=uid)
+        return await self.commit()
+
+    async def keep_house(self) -> None:
+        """Do all the housekeeping that is due."""
+        slices = 0
+        while await self.store.maintain():
+            slices += 1
+            assert slices < 100_000, "the housekeeping does not come to an end"
+
+    def agent(self, agent_id: str, uid: Uid = OWNER) -> PlainAgent:
+        """Return what was committed of an agent."""
+        return self.agents[uid, AgentId(agent_id)]
+
+    def log(self, wanted: Filter | None = None) -> list[tuple[Name, Entry]]:
+        """Return what was committed, in position order."""
+        uid, agent_id = (wanted.uid, wanted.agent_id) if wanted else (None, None)
+        return sorted(
+            (
+                (name, entry)
+                for name, agent in self.agents.items()
+                if uid in (None, name[0]) and agent_id in (None, name[1])
+                for entry in agent.entries
+            ),
+            key=lambda found: found[1].position,
+        )
+
+    def _tick(self) -> int:
+        self._now += 1_000_003
+        return self._now
+
+    def _touch(self, name: Name, kind: str | None, now: Micros, index: int) -> PlainAgent:
+        if name not in self._draft and name in self.agents:
+            self._draft[name] = self.agents[name].copy()
+        agent = self._draft.get(name)
+        if agent is None:
+            uid, agent_id = name
+            number = self.store.new_number()
+            record = AgentRecord(uid, agent_id, number, kind=kind, created_at=now, updated_at=now)
+            agent = self._draft[name] = PlainAgent(record)
+            self._born.append((record, index))
+        return agent
+
+    # Checking
+
+    async def check(self, *, page: int = 7) -> None:
+        """Ask the store for everything, *page* things at a time, and compare."""
+        names = [*self.agents, (OWNER, AgentId("nobody"))]
+        known = [agent.record for agent in self.agents.values()]
+        assert await self.store.load(names) == [*known, None]
+        assert await list_all(self.store, limit=page) == sorted(
+            known, key=lambda record: record.first_position
+        )
+        for agent in self.agents.values():
+            await self._check_history(agent, page)
+        found = await scan_all(self.store, limit=page)
+        assert found == self.log()
+        positions = [entry.position for _, entry in found]
+        assert positions == sorted(set(positions))
+        assert not positions or positions[-1] < self.next_position
+
+    async def _check_history(self, agent: PlainAgent, page: int) -> None:
+        number = agent.record.number
+        entries = await read_all(self.store, agent.record, limit=page)
+        assert entries == agent.entries
+        assert [entry.sequence for entry in entries] == [*range(len(entries))]
+        for key in (*agent.keys, NEVER_USED):
+            assert await self.store.find_key(number, key) == agent.keys.get(key)
+
+
+async def read_all(
+    store: Store,
+    record: AgentRecord,
+    *,
+    from_sequence: int = 0,
+    limit: int = 1000,
+    bytes_max: int = PLENTY_BYTES,
+) -> list[Entry]:
+    """Return a history from a sequence on, read in slices."""
+    entries: list[Entry] = []
+    while some := await store.read(
+        record.number,
+        from_sequence=from_sequence + len(entries),
+        limit=limit,
+        bytes_max=bytes_max,
+    ):
+        assert len(some) <= limit
+        entries += some
+    return entries
+
+
+async def scan_all(
+    store: Store,
+    wanted: Filter | None = None,
+    *,
+    from_position: int = 0,
+    limit: int = 1000,
+    bytes_max: int = PLENTY_BYTES,
+) -> list[tuple[Name, Entry]]:
+    """Return the log from a position on, scanned in slices."""
+    found: list[tuple[Name, Entry]] = []
+    while True:
+        scan = await store.scan(
+            wanted or Filter(), from_position=from_position, limit=limit, bytes_max=bytes_max
+        )
+        assert len(scan.entries) <= limit
+        found += [((record.uid, record.agent_id), entry) for record, entry in scan.entries]
+        assert all(from_position <= entry.position for _, entry in scan.entries)
+        assert all(entry.position < scan.next_position for _, entry in scan.entries)
+        if scan.is_end:
+            return found
+        assert scan.next_position > from_position, "the scan does not get any further"
+        from_position = scan.next_position
+
+
+async def list_all(
+    store: Store,
+    *,
+    uid: Uid | None = None,
+    state: AgentState | None = None,
+    kind: str | None = None,
+    after: int = -1,
+    limit: int = 1000,
+) -> list[AgentRecord]:
+    """Return the agents behind a position, listed in slices."""
+    found: list[AgentRecord] = []
+    reached: int | None = after
+    while reached is not None:
+        after = reached
+        some, reached = await store.agents(
+            uid=uid, state=state, kind=kind, after=after, limit=limit
+        )
+        assert len(some) <= limit
+        assert reached is None or reached > after, "the list does not get any further"
+        found += some
+    return found
