@@ -233,6 +233,8 @@ def test_stats(fake: FakeDaemon, ask: Run) -> None:
         "entries": 1234567,
         "version": "1",
         "load": 0.5,
+        "pid": 12345,
+        "bytes_written": 2048,
         "store": {"wal_bytes": 1048576, "is_full": False},
     }
     fake.on("stats", stats)
@@ -241,6 +243,8 @@ def test_stats(fake: FakeDaemon, ask: Run) -> None:
         ["entries", "1,234,567"],
         ["version", "1"],
         ["load", "0.500"],
+        ["pid", "12345"],
+        ["bytes_written", "2,048", "2.0", "KiB"],
         ["store.wal_bytes", "1,048,576", "1.0", "MiB"],
         ["store.is_full", "False"],
     ]

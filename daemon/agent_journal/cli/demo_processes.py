@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
 
-from ..client import DaemonNotRunningError, connect
+from ..client import connect
 from ..clock import Clock
 from ..errors import JournalError
 from .failures import CommandError
@@ -25,6 +25,21 @@ START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 20.0
 LOOK_S: Final = 0.01  # between two looks at whether the daemon answers
 LOG_LINES_SHOWN: Final = 5
+
+# What a service manager says to its own service, and our daemon must not take for itself.
+NOT_INHERITED: Final = frozenset(
+    {
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    }
+)
 
 
 class Process:
@@ -39,6 +54,7 @@ class Process:
                 stdin=subprocess.PIPE,  # its end tells a child that the demo is gone
                 stdout=subprocess.PIPE if module != "agent_journal" else errors,
                 stderr=errors,
+                env=_environment(),
                 start_new_session=True,
             )
 
@@ -152,7 +168,7 @@ class Daemon:
         try:
             with connect(self.socket, retry_s=0, timeout_s=START_S_MAX) as journal:
                 journal.ping()
-        except (DaemonNotRunningError, JournalError):
+        except JournalError:
             return False
         return True
 
@@ -177,6 +193,14 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in NOT_INHERITED and not name.startswith("AGENT_JOURNAL_")
+    }
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:

@@ -19,6 +19,7 @@ EXAMPLES: Final = """\
 
 COLUMNS: Final = (Column(title="NAME"), Column(title="VALUE", right=True), Column(title=""))
 ENVELOPE: Final = frozenset({"id", "ok"})
+NAMES: Final = frozenset({"pid", "uid"})  # numbers that nobody counts with
 KIB: Final = 1024
 
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(counters)
     else:
         Table(standard_output(), COLUMNS).print(
-            (name, Cell(_number(value), "bold"), Cell(_size(name, value), "dim"))
+            (name, Cell(_number(name, value), "bold"), Cell(_size(name, value), "dim"))
             for name, value in _flat(counters)
         )
     return ExitCode.OK
@@ -50,15 +51,16 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, value
 
 
-def _number(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _number(name: str, value: object) -> str:
+    if name in NAMES or isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
 def _size(name: str, value: object) -> str:
     """Return bytes in the unit that a person would use; nothing for other counters."""
-    if not name.endswith("_bytes") or not isinstance(value, int) or value < KIB:
+    is_size = "bytes" in name.replace(".", "_").split("_")
+    if not is_size or not isinstance(value, int) or value < KIB:
         return ""
     size = float(value)
     for unit in ("B", "KiB", "MiB"):

@@ -77,18 +77,16 @@ class PlainJournal:
         """Put an entry into the batch; *state* is what it leaves its agent in."""
         index = len(self._batch.entries)
         micros = Micros(self._tick() if timestamp is None else timestamp)
-        agent = self._touch((uid, AgentId(agent_id)), kind, micros, index)
+        name = uid, AgentId(agent_id)
+        is_new = name not in self.agents and name not in self._draft
+        agent = self._touch(name, kind, micros, index)
         record = agent.record
-        if not agent.entries and index not in [place for _, place in self._born]:
-            record.state, record.reason = AgentState.RUNNING, None  # compacted: begins again
-        if state is not record.state or not agent.entries:
+        if is_new or state is not record.state:
             record.state, record.reason = state, reason
             change = replace(record, updated_at=micros)
             self._batch.changes.append(AgentChange(index, change))
         sequence = Sequence(len(agent.entries))
-        self._batch.entries.append(
-            NewEntry(record.number, sequence, micros, iteration, event, key)
-        )
+        self._batch.entries.append(NewEntry(record.number, sequence, micros, iteration, event, key))
         entry = Entry(record.number, sequence, Position(-1), micros, iteration, event)
         self._placed.append((entry, index))
         agent.entries.append(entry)
