@@ -465,11 +465,14 @@ def id_prefix(request_id: RequestId) -> bytes:
 _APPENDED: Final = '{"id":%d,"ok":true,"sequence":%d,"position":%d,"count":1}\n'
 
 
+_APPENDED_RAW: Final = _APPENDED.encode()
+
+
 def appended_replies(ids: list[int], sequences: list[int], first_position: int) -> bytes:
     """Return the replies to appends of one entry each, at neighbouring positions."""
     count = len(ids)
     if count == 1:
-        return (_APPENDED % (ids[0], sequences[0], first_position)).encode()
+        return _APPENDED_RAW % (ids[0], sequences[0], first_position)
     values = [0] * (3 * count)
     values[0::3] = ids
     values[1::3] = sequences

@@ -61,11 +61,6 @@ class Submission(msgspec.Struct, eq=False):
     position: Position | None = None
     error: JournalError | None = None
 
-    @property
-    def is_answered(self) -> bool:
-        """Tell whether it is known what became of it."""
-        return self.position is not None or self.error is not None
-
 
 class Committer:
     """The queue, and the task that empties it."""
@@ -250,7 +245,7 @@ class Committer:
         )
         for submission in submissions:
             submission.position = position
-            position = Position(position + len(submission.entries))
+            position += len(submission.entries)  # type: ignore[assignment] # still a position
         self._notify()
         return True
 
@@ -288,7 +283,7 @@ class Committer:
         self._tell(waiting)
 
     def _tell(self, submissions: list[Submission]) -> None:
-        for waiter in dict.fromkeys([submission.waiter for submission in submissions]):
+        for waiter in {submission.waiter: None for submission in submissions}:
             waiter.committed()
 
     def _notify(self) -> None:

@@ -69,7 +69,7 @@ class Run(Submission):
         ids = [request.id for request in requests]
         if self.error is not None:
             return b"".join([error_reply(request_id, self.error) for request_id in ids])
-        position = self.position or 0
+        position: int = self.position or 0
         if len(self.entries) == len(requests) and set(map(type, ids)) == {int}:
             return appended_replies(ids, self.sequences, position)  # type: ignore[arg-type]
         replies = []
@@ -344,7 +344,7 @@ class Session:
             first = pending[0]
             if isinstance(first, bytes):
                 replies.append(first)
-            elif first.is_answered:
+            elif first.position is not None or first.error is not None:
                 answered_bytes += first.size_bytes
                 if first.error is not None:
                     self._context.metrics.refused[first.error.code] += len(first.requests)
@@ -356,7 +356,7 @@ class Session:
         self._context.admission.give(self._account, answered_bytes)
         if replies:
             self._sink.write(replies[0] if len(replies) == 1 else b"".join(replies))
-        if not pending:
+        if not pending and (self._has_ended or self._quiet is not None):
             self._quieten()
         if not self._is_reading:
             self._update_reading()

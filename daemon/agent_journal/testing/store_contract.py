@@ -15,7 +15,7 @@ iteration).  Where it had a fault, the test says what is right.
 
 Needs pytest, pytest-asyncio in its automatic mode, and hypothesis.
 """
-# ruff: noqa: S101, PLR2004, PLR6301 - these are tests: they assert, and the numbers are the case
+# ruff: noqa: S101, PLR2004, D102 - these are tests: they assert, their names are sentences
 
 from __future__ import annotations
 
@@ -390,15 +390,18 @@ class StoreContract:
         assert [await journal.store.find_key(number, key) for key in keys] == [None] * len(keys)
         assert (await record_of(journal.store, "a")).key_high == ""
 
-    async def test_an_agent_was_updated_with_its_latest_entry(self, journal: PlainJournal) -> None:
-        """``updated_at`` is the greatest timestamp, in whatever order clients give them."""
-        for timestamp, updated_at in ((50, 50), (90, 90), (70, 90), (80, 90), (120, 120), (5, 120)):
+    async def test_an_agent_was_created_and_updated_when_its_entries_say(
+        self, journal: PlainJournal
+    ) -> None:
+        """First and last entry's timestamps, in whatever order clients give them."""
+        for timestamp in (50, 90, 70, 80, 120, 5):
             journal.add("a", timestamp=timestamp)
             await journal.commit()
-            assert (await record_of(journal.store, "a")).updated_at == updated_at
+            record = await record_of(journal.store, "a")
+            assert (record.created_at, record.updated_at) == (50, timestamp)
         journal.add("a", timestamp=110, state=AgentState.COMPLETED, reason="Completed")
         await journal.commit()
-        assert (await record_of(journal.store, "a")).updated_at == 120
+        assert (await record_of(journal.store, "a")).updated_at == 110
 
     async def test_counters_are_exact_at_every_moment(self, journal: PlainJournal) -> None:
         """After each commit and each slice of housekeeping, of all agents."""

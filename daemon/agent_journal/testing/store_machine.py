@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -177,8 +178,8 @@ def run_store_machine(
     make_store: Callable[[Path], Store], directory: Path, *, is_durable: bool = False
 ) -> None:
     """Use stores that *make_store* makes in directories under *directory* at random."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: StoreMachine(make_store, directory, durable=is_durable),
+    run_state_machine_as_test(
+        partial(StoreMachine, make_store, directory, durable=is_durable),  # type: ignore[arg-type]
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
