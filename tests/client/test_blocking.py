@@ -15,7 +15,7 @@ import pytest
 
 import agent_journal.client as package
 from agent_journal.client import AppendRequest, Client, connect
-from agent_journal.errors import ConnectionLostError
+from agent_journal.errors import ConnectionLostError, TooManyConnectionsError
 
 
 @pytest.fixture
@@ -85,6 +85,11 @@ def test_close_ends_a_call_that_waits_for_a_daemon(daemon: Any) -> None:
             waiting.result(10)
 
 
+# Later Pythons warn of what is tested here.
+forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+@forking
 def test_a_forked_child_has_a_connection_and_keys_of_its_own(client: Client, daemon: Any) -> None:
     client.append("a", {"Before": 1})
     child = os.fork()
@@ -105,6 +110,7 @@ def test_a_forked_child_has_a_connection_and_keys_of_its_own(client: Client, dae
     assert keys[0] == keys[1] != keys[2]
 
 
+@forking
 def test_a_child_forked_within_a_call_of_another_thread_does_not_hang(
     daemon: Any,
 ) -> None:
@@ -140,6 +146,7 @@ def test_a_child_forked_within_a_call_of_another_thread_does_not_hang(
     assert daemon.journal.names("a") == ["Child", "Parent"]
 
 
+@forking
 def test_an_iterator_of_before_the_fork_is_refused_in_the_child(
     client: Client, daemon: Any
 ) -> None:
@@ -177,6 +184,16 @@ def test_an_interrupted_call_leaves_the_client_usable(daemon: Any) -> None:
             journal.append("a", {"E": 1})
         assert journal.append("b", {"F": 1}).sequence == 0
         assert journal.describe("b").agent_id == "b"
+
+
+def test_what_the_daemon_said_before_it_hung_up_is_heard(daemon: Any) -> None:
+    """The client only finds out when it sends, and that error says nothing."""
+    daemon.script(lambda peer: peer.refuse(None, "too_many_connections"))
+    with connect(daemon.path, retry_s=0) as journal:
+        _wait_for(lambda: daemon.peers and daemon.peers[0].connection.fileno() < 0)
+        with pytest.raises(TooManyConnectionsError):
+            journal.ping()
+        journal.ping()
 
 
 def test_sigpipe_does_not_kill(daemon: Any) -> None:

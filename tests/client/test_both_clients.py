@@ -635,6 +635,21 @@ class TestPipelines:
         recorded = daemon.journal.names("a")
         assert recorded == names(100)[: len(recorded)]
 
+    def test_what_was_left_is_not_repeated(self, daemon: Any, opened: Any) -> None:
+        def answering_one(peer: Any) -> None:
+            peer.serve(1)
+            while True:
+                peer.read()
+
+        daemon.script(answering_one)
+        journal = opened()
+        answers = journal.append_pipelined(appends(20), window=10)
+        assert next(answers).sequence == 0
+        answers.close()
+        daemon.hang_up()
+        journal.ping()
+        assert [request["op"] for request in daemon.peers[-1].seen] == ["ping"]
+
     def test_a_failing_iterable_fails_the_pipeline(self, journal: Any) -> None:
         def failing() -> Any:
             yield AppendRequest("a", {"E": 1})

@@ -123,6 +123,23 @@ def test_reads_do_not_wait_for_refused_appends() -> None:
     assert [line["key"] for line in lines_of(talk.bytes_to_send(0.5))] == ["k", "l"]
 
 
+def test_a_refused_append_waits_until_those_behind_it_are_answered() -> None:
+    """Sent any earlier it would land behind them."""
+    talk = conversation()
+    talk.connected()
+    for number in range(2):
+        request = AppendRequest("a", {"E": 1}, expected_sequence=number)
+        talk.submit(append(request, str), now=0)
+    talk.bytes_to_send(0)
+    overloaded = {"code": "overloaded", "message": "", "retryable": True}
+    conflict = {"code": "sequence_conflict", "message": "", "retryable": False}
+    talk.receive(json.dumps({"id": 1, "ok": False, "error": overloaded}).encode() + b"\n", 0)
+    assert talk.bytes_to_send(10) == b""
+    assert talk.wake_s(10) is None
+    talk.receive(json.dumps({"id": 2, "ok": False, "error": conflict}).encode() + b"\n", 10)
+    assert [line["id"] for line in lines_of(talk.bytes_to_send(10))] == [1, 2]
+
+
 def test_what_was_abandoned_before_it_was_sent_is_not_sent() -> None:
     talk = conversation()
     talk.connected()

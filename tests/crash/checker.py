@@ -39,7 +39,7 @@ class Checker:
 
     def __init__(self) -> None:
         self.models: Models = {}
-        self._next_position = 0  # every position below was given, or never will be
+        self.next_position = 0  # every position below it was given, or never will be
         self.acknowledged = 0  # requests, for the record
         self.in_doubt = 0
         self.recorded_in_doubt = 0
@@ -65,7 +65,7 @@ class Checker:
         shared = _shared(talks)
         problems = [
             *_invented_or_doubled(found, self.models, talks),
-            *_wrong_positions(found, self.models, talks, replies, self._next_position),
+            *_wrong_positions(found, self.models, talks, replies, self.next_position),
         ]
         models: Models = {}
         for talk, answers in zip(talks, replies, strict=True):
@@ -80,7 +80,7 @@ class Checker:
         if problems:
             raise BrokenJournalError(problems)
         self.models |= models
-        self._next_position = max(self._next_position, found.next_position)
+        self.next_position = found.next_position
         return found
 
     def _check_talk(
@@ -90,56 +90,55 @@ class Checker:
         shared: set[Name],
         found: Snapshot,
         models: Models,
-    ) -> list[str]:
-        """Find the prefix of *talk* that explains what is stored; add the agents' new models."""
+    ) -> Iterator[str]:
+        """Find the prefix of *talk* that explains what is stored; add its agents' new models."""
         search = _PrefixSearch(talk, replies, shared, found, self.models)
         prefix = search.run()
         if search.problems:
-            return search.problems
-        if prefix is None:
+            yield from search.problems
+        elif prefix is None:
             lost = list(_lost(talk, replies, shared, found))
-            span = f"between {len(replies)} (answered) and {talk.sent} (sent)"
-            return lost or [
-                f"{talk.name}: no prefix of its requests {span} leaves what is stored "
-                f"(ended by: {talk.ended_by}): {search.nearest()}"
-            ]
-        models |= search.models_at(prefix)
-        self.acknowledged += len(replies)
-        self.in_doubt += talk.sent - len(replies)
-        self.recorded_in_doubt += prefix - len(replies)
-        return list(_not_as_sent(talk.name, search.models_at(prefix), found))
+            yield from lost
+            if not lost:
+                yield (
+                    f"{talk.name}: no prefix of its requests between {len(replies)} (answered) "
+                    f"and {talk.sent} (sent) leaves what is stored: {search.nearest()} "
+                    f"(the connection ended by: {talk.ended_by})"
+                )
+        else:
+            wanted = search.models_at(prefix)
+            yield from _not_as_asked(wanted, found)
+            models |= {name: _settled(name, model, found) for name, model in wanted.items()}
+            self.acknowledged += len(replies)
+            self.in_doubt += talk.sent - len(replies)
+            self.recorded_in_doubt += prefix - len(replies)
 
     def _check_shared(
         self, shared: set[Name], talks: Sequence[Talk], found: Snapshot, models: Models
     ) -> Iterator[str]:
-        """Check that agents with several writers kept what they had, and got only whole items."""
-        items = {
-            (attempt.agent, item.event): item
+        """Check agents with several writers: nothing old changed, new appends came whole."""
+        attempts = {
+            (attempt.agent, attempt.items[0].event): attempt
             for talk in talks
             for attempt in talk.attempts
             if attempt.agent in shared
-            for item in attempt.items
         }
         for name in shared:
-            before = self.models.get(name, AgentModel())
+            model = self.models.get(name, AgentModel()).copy()
             entries = found.entries.get(name, [])
-            model = AgentModel(entries=[*before.entries], keys=dict(before.keys))
-            for entry in entries[len(before.entries) :]:
-                item = items.get((name, entry.event))
-                if item is not None:
-                    if item.key is not None:
-                        model.keys[item.key] = entry.sequence
-                    model.entries.append(item)
-            model.state = "running" if entries else None
-            yield from _not_as_sent("shared", {name: model}, found)
+            while len(model.entries) < len(entries):
+                event = entries[len(model.entries)].event
+                attempt = attempts.get((name, event))
+                if attempt is None:
+                    yield f"{name}: {len(model.entries)} begins no append: {event[:80]!r}"
+                    break
+                model.serve(attempt)
+            yield from _not_as_asked({name: model}, found)
             models[name] = _settled(name, model, found)
 
     def _check_untouched(self, found: Snapshot, models: Models) -> Iterator[str]:
-        names = set(self.models) | set(found.states)
-        for name in names - set(models):
-            yield from _not_as_sent(
-                "untouched", {name: self.models.get(name, AgentModel())}, found
-            )
+        for name in (set(self.models) | set(found.states)) - set(models):
+            yield from _not_as_asked({name: self.models.get(name, AgentModel())}, found)
 
 
 class _PrefixSearch:
@@ -159,68 +158,76 @@ class _PrefixSearch:
         self._shared = shared
         self._found = found
         self._models = models
-        self._names = {attempt.agent for attempt in talk.attempts[: talk.sent]} - shared
-        events = {name: {one.event for one in found.entries.get(name, [])} for name in shared}
-        self._shared_stored = sum(
-            attempt.items[0].event in events[attempt.agent]
-            for attempt in talk.attempts[: talk.sent]
-            if attempt.agent in shared
-        )
+        self._sent = talk.attempts[: talk.sent]
+        self._names = {attempt.agent for attempt in self._sent} - shared
+        self._shared_events = {
+            name: {one.event for one in found.entries.get(name, [])} for name in shared
+        }
 
     def run(self) -> int | None:
         """Return the length of the shortest prefix that explains everything."""
         models = self._begin()
         wrong = {name for name in self._names if not self._is_there(name, models[name])}
-        shared_left = self._shared_stored
-        if not self._replies and not wrong and not shared_left:
+        shared_left = sum(self._is_shared_and_there(attempt) for attempt in self._sent)
+        if not (self._replies or wrong or shared_left):
             return 0
-        for index, attempt in enumerate(self._talk.attempts[: self._talk.sent]):
-            reply = self._replies[index] if index < len(self._replies) else None
-            if not is_refused_for_now(reply):
-                if attempt.agent in self._shared:
-                    shared_left -= self._serve_shared(index, attempt, reply)
-                else:
-                    self._serve(index, attempt, reply, models[attempt.agent])
-                    is_there = self._is_there(attempt.agent, models[attempt.agent])
-                    (wrong.discard if is_there else wrong.add)(attempt.agent)
-            if index + 1 >= len(self._replies) and not wrong and not shared_left:
+        for index, attempt in enumerate(self._sent):
+            reply = self._reply(index)
+            if is_refused_for_now(reply):
+                pass  # as if it had never been sent
+            elif attempt.agent in self._shared:
+                if reply is not None:
+                    self._compare_shared(index, attempt, reply)
+                elif not self._is_shared_and_there(attempt):
+                    return None  # it was not reached, so nothing behind it was
+                shared_left -= self._is_shared_and_there(attempt)
+            else:
+                self._serve(index, attempt, reply, models[attempt.agent])
+                is_there = self._is_there(attempt.agent, models[attempt.agent])
+                (wrong.discard if is_there else wrong.add)(attempt.agent)
+            if index + 1 >= len(self._replies) and not (wrong or shared_left):
                 return index + 1
         return None
 
     def models_at(self, prefix: int) -> Models:
         """Return what the talk's own agents are after *prefix* requests."""
         models = self._begin()
-        for index, attempt in enumerate(self._talk.attempts[:prefix]):
-            reply = self._replies[index] if index < len(self._replies) else None
-            if attempt.agent not in self._shared and not is_refused_for_now(reply):
+        for index, attempt in enumerate(self._sent[:prefix]):
+            if attempt.agent not in self._shared and not is_refused_for_now(self._reply(index)):
                 models[attempt.agent].serve(attempt)
-        return {name: _settled(name, model, self._found) for name, model in models.items()}
+        return models
 
     def nearest(self) -> str:
-        """Say what the answered requests alone would have left, where it differs."""
+        """Say where the answered requests alone would have left something else."""
         models = self.models_at(len(self._replies))
-        return "; ".join(
+        differences = [
             f"{name}: {len(model.entries)} entries by what was answered, "
             f"{len(self._found.entries.get(name, []))} found"
             for name, model in models.items()
             if not self._is_there(name, model)
-        )[:500]
+        ]
+        return "; ".join(differences[:4])
+
+    def _reply(self, index: int) -> Reply | None:
+        return self._replies[index] if index < len(self._replies) else None
 
     def _begin(self) -> Models:
         nothing = AgentModel()
         return {name: self._models.get(name, nothing).copy() for name in self._names}
 
+    def _is_shared_and_there(self, attempt: Attempt) -> bool:
+        events = self._shared_events.get(attempt.agent, ())
+        return bool(attempt.items) and attempt.items[0].event in events
+
     def _is_there(self, name: Name, model: AgentModel) -> bool:
-        # Events are like no other's: where the number and the last one agree,
-        # this is the prefix, and _not_as_sent looks at every byte.
+        # No event is like another: where the number and the last one agree, this
+        # is the right prefix, and _not_as_asked looks at every byte of it.
         entries = self._found.entries.get(name, [])
         if len(entries) != len(model.entries) or self._found.states.get(name) != model.state:
             return False
         return not entries or entries[-1].event == model.entries[-1].event
 
-    def _serve(
-        self, index: int, attempt: Attempt, reply: Reply | None, model: AgentModel
-    ) -> None:
+    def _serve(self, index: int, attempt: Attempt, reply: Reply | None, model: AgentModel) -> None:
         expected = model.serve(attempt)
         if reply is not None and said(reply) != expected:
             self.problems.append(
@@ -228,21 +235,17 @@ class _PrefixSearch:
                 f"was answered {said(reply)!r}, not {expected!r}"
             )
 
-    def _serve_shared(self, index: int, attempt: Attempt, reply: Reply | None) -> int:
+    def _compare_shared(self, index: int, attempt: Attempt, reply: Reply) -> None:
         entries = self._found.entries.get(attempt.agent, [])
-        if reply is None:
-            return 1
         first = reply.sequence or 0
         there = [entry.event for entry in entries[first : first + len(attempt.items)]]
         words = recorded(first, len(attempt.items))
-        if said(reply) not in (words, words + " duplicate") or there != [
-            item.event for item in attempt.items
-        ]:
+        asked = [item.event for item in attempt.items]
+        if said(reply) not in (words, words + " duplicate") or there != asked:
             self.problems.append(
                 f"{self._talk.name}: request {index} to {attempt.agent} was answered "
-                f"{said(reply)!r}, and is not there"
+                f"{said(reply)!r} and is not there"
             )
-        return 1
 
 
 def _shared(talks: Sequence[Talk]) -> set[Name]:
@@ -254,18 +257,34 @@ def _shared(talks: Sequence[Talk]) -> set[Name]:
 
 def _settled(name: Name, model: AgentModel, found: Snapshot) -> AgentModel:
     """Return *model* with what was found in place of what was asked for."""
-    return AgentModel(
-        entries=[*found.entries.get(name, [])], keys=model.keys, state=model.state
+    return AgentModel(entries=[*found.entries.get(name, [])], keys=model.keys, state=model.state)
+
+
+def _not_as_asked(models: Models, found: Snapshot) -> Iterator[str]:
+    """Yield where the journal differs from what a model asks for, to the byte."""
+    for name, model in models.items():
+        entries = found.entries.get(name, [])
+        if found.states.get(name) != model.state:
+            yield f"{name}: its state is {found.states.get(name)}, not {model.state}"
+        if len(entries) != len(model.entries):
+            yield f"{name}: {len(entries)} entries stored, {len(model.entries)} asked for"
+        for stored, wanted in zip(entries, model.entries, strict=False):
+            if not _is_as_asked(stored, wanted):
+                yield f"{name}: asked for {wanted!r:.300}, stored is {stored!r:.300}"
+                break  # what follows is a consequence, as a rule
+
+
+def _is_as_asked(stored: Stored, wanted: Stored | Item) -> bool:
+    if isinstance(wanted, Stored):
+        return stored == wanted
+    return (
+        stored.event == wanted.event
+        and stored.iteration == wanted.iteration
+        and wanted.timestamp in (None, stored.timestamp)
     )
 
 
-def _not_as_sent(who: str, models: Models, found: Snapshot) -> Iterator[str]:
-    raise NotImplementedError
-
-
-def _invented_or_doubled(
-    found: Snapshot, models: Models, talks: Sequence[Talk]
-) -> Iterator[str]:
+def _invented_or_doubled(found: Snapshot, models: Models, talks: Sequence[Talk]) -> Iterator[str]:
     """Yield what is stored and was never asked for, and what is stored twice."""
     attempted: dict[Name, set[bytes]] = {}
     for name, model in models.items():
@@ -322,6 +341,8 @@ def _wrong_positions(
                     yield f"{what} got position {position}, which was given before"
                 given[position] = what
             yield from _misplaced(found, attempt, reply, what)
+    if max([floor - 1, *given]) >= found.next_position:
+        yield f"the end is at {found.next_position}, but {max([floor - 1, *given])} was given"
     old = {
         entry.position
         for model in models.values()

@@ -53,12 +53,8 @@ class Attempt:
     def line(self, request_id: int) -> bytes:
         """Return the request as it is sent."""
         uid, agent_id = self.agent
-        head = '{"id":%d,"op":"%s","agent_id":"%s","uid":%d' % (
-            request_id,
-            "append" if self.items else "compact",
-            agent_id,
-            uid,
-        )
+        op = "append" if self.items else "compact"
+        head = f'{{"id":{request_id},"op":"{op}","agent_id":"{agent_id}","uid":{uid}'
         if self.force:
             head += ',"force":true'
         if self.expected_sequence is not None:

@@ -132,10 +132,16 @@ def _entries(connection: RawConnection, uid: int, agent_id: str) -> list[Stored]
     more = True
     while more:
         connection.send((request % (agent_id, uid, len(found))).encode())
-        page = msgspec.json.decode(connection.line(), type=_Read)
-        found += [entry.stored() for entry in page.entries]
-        more = page.more and bool(page.entries)
+        entries, _, more = decode_page(connection.line())
+        found += entries
+        more = more and bool(entries)
     return found
+
+
+def decode_page(line: bytes) -> tuple[list[Stored], int, bool]:
+    """Return the entries of a reply to a ``read``, where the next begin, and if there are more."""
+    page = msgspec.json.decode(line, type=_Read)
+    return [entry.stored() for entry in page.entries], page.next_sequence, page.more
 
 
 def decode_tail_line(line: bytes) -> tuple[Name, Stored]:

@@ -38,6 +38,7 @@ from .metrics import Metrics
 
 BATCH_ENTRIES_MAX: Final = 4096
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+BATCH_ENTRIES_MIN: Final = 32  # smaller halves would cost more in syncs than they win
 QUANTUM_BYTES: Final = 64 * 1024  # what a uid may put into a batch before it is another's turn
 
 
@@ -182,19 +183,22 @@ class Committer:
         return True
 
     def _take(self) -> list[Submission]:
-        """Take the next batch off the queues: of each uid in turn, as it came."""
-        if len(self._queues) == 1 and self._fits():
-            (queue,) = self._queues.values()
-            self._queues.clear()
-            self._queued_entries = self._queued_bytes = 0
-            return list(queue)
+        """Take the next batch off the queues: of each uid in turn, as it came.
+
+        Not more than half of what is in flight: if all callers were in one
+        batch, the disk would wait while they are answered and send again, and
+        they would wait for the disk.  In halves, both work at once.
+        """
+        in_flight = self._queued_entries + len(self._batch.entries)
+        entries_max = min(self.batch_entries_max, max(in_flight // 2, BATCH_ENTRIES_MIN))
         taken: list[Submission] = []
         entries = size = 0
-        while self._queues and entries < self.batch_entries_max and size < self.batch_bytes_max:
+        while self._queues and entries < entries_max and size < self.batch_bytes_max:
             uid = next(iter(self._queues))
             queue = self._queues.pop(uid)
+            quantum_max = QUANTUM_BYTES if self._queues else self.batch_bytes_max - size
             quantum = 0
-            while queue and quantum < QUANTUM_BYTES and entries < self.batch_entries_max:
+            while queue and quantum < quantum_max and entries < entries_max:
                 submission = queue.popleft()
                 taken.append(submission)
                 entries += len(submission.entries)
@@ -205,12 +209,6 @@ class Committer:
         self._queued_entries -= entries
         self._queued_bytes -= sum([submission.size_bytes for submission in taken])
         return taken
-
-    def _fits(self) -> bool:
-        return (
-            self._queued_entries <= self.batch_entries_max
-            and self._queued_bytes <= self.batch_bytes_max
-        )
 
     def _begin(self, submissions: list[Submission]) -> Awaitable[Position]:
         heads = self._heads

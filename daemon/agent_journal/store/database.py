@@ -23,7 +23,7 @@ from typing import Any, Final
 from ..errors import ConfigError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
 from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
-from .rows import ROWS_PER_STATEMENT, PackedRow, Row
+from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
 from .unsettled import Generation
@@ -57,6 +57,7 @@ class Database:
 
         Returns the next position and the highest number in use.
         """
+        self._execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a database that is yet to be made
         for pragma, expected in (
             ("locking_mode=EXCLUSIVE", "exclusive"),
             ("journal_mode=WAL", "wal"),
@@ -168,21 +169,27 @@ class Database:
 
     # Settling: moving the index forward
 
-    def settle(
-        self, generation: Generation, numbers: Iterable[AgentNumber], *, is_last: bool
-    ) -> None:
+    def settle(self, generation: Generation, numbers: list[AgentNumber], *, is_last: bool) -> None:
         """Put agents' stories into the index; with the last of them, move its mark."""
+        stories = [(number, generation.stories[number]) for number in numbers]
+        runs = list(generation.packed_runs(numbers))
+        agents = [
+            (
+                story.next_sequence,
+                story.last_iteration,
+                story.updated_at,
+                max(story.keys) if story.keys else "",
+                number,
+            )
+            for number, story in stories
+        ]
+        keys = [
+            (number, key, sequence)
+            for number, story in stories
+            if story.keys
+            for key, sequence in sorted(story.keys.items())
+        ]
         with self._transaction():
-            runs, agents, keys = [], [], []
-            for number in numbers:
-                story = generation.stories[number]
-                runs.append((number, *generation.run(story).packed()))
-                key_high = max(story.keys) if story.keys else ""
-                agents.append(
-                    (story.next_sequence, story.last_iteration, story.updated_at, key_high, number)
-                )
-                if story.keys:
-                    keys += [(number, key, at) for key, at in sorted(story.keys.items())]
             self._connection.executemany(QUERIES["put_run"], runs)
             self._connection.executemany(QUERIES["settle_agent"], agents)
             self._connection.executemany(QUERIES["put_key"], keys)
@@ -229,7 +236,7 @@ class Database:
             swept = end
         self._query("delete_run", number, run.first_sequence)
         if swept < len(positions):
-            self._query("put_run", number, *run.behind(swept).packed())
+            self._query("put_run", *run.behind(swept).packed(number))
 
     def _rewrite(self, row: PackedRow, removed: set[int], next_position: int) -> None:
         data = row.without(removed)

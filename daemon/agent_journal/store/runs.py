@@ -5,6 +5,9 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
+# Number, first sequence, count, first position, offsets to it, places in the rows.
+PackedRun = tuple[int, int, int, int, bytes, bytes]
+
 
 class Run(NamedTuple):
     """Entries from *first_sequence* on: their positions, and the rows that hold them.
@@ -26,14 +29,15 @@ class Run(NamedTuple):
         rows = None if self.rows is None else self.rows[skip:]
         return Run(self.first_sequence + skip, self.positions[skip:], rows)
 
-    def packed(self) -> tuple[int, int, int, bytes, bytes]:
-        """Return first sequence, count, first position, offsets to it, places in the rows."""
+    def packed(self, number: int) -> PackedRun:
+        """Return the run as it is stored, as one of the history *number*."""
         first = self.positions[0]
         if self.rows is None:
-            return self.first_sequence, len(self.positions), first, b"", b""
+            return number, self.first_sequence, len(self.positions), first, b"", b""
         offsets = array("I", [position - first for position in self.positions])
         places = bytes([at - row for at, row in zip(self.positions, self.rows, strict=True)])
-        return self.first_sequence, len(self.positions), first, offsets.tobytes(), places
+        count = len(self.positions)
+        return number, self.first_sequence, count, first, offsets.tobytes(), places
 
 
 def unpacked(first_sequence: int, count: int, first: int, offsets: bytes, places: bytes) -> Run:

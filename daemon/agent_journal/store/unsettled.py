@@ -13,12 +13,13 @@ Invariant: each committed entry is in the index on disk, or in a generation.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..model import Micros
 from .base import AgentNumber, Entry, NewEntry
-from .runs import Run
+from .runs import PackedRun, Run
 
 
 class Story:
@@ -80,6 +81,32 @@ class Generation:
         return Run(
             first_sequence, positions, [rows[bisect_right(rows, at) - 1] for at in positions]
         )
+
+    def packed_runs(self, numbers: Iterable[AgentNumber]) -> Iterator[PackedRun]:
+        """Yield all of the agents' runs as they are stored.
+
+        What ``run().packed()`` would say, for thousands of entries at once.
+        """
+        base = self.first_position
+        place_of = self._places()
+        for number in numbers:
+            story = self.stories[number]
+            positions = story.positions
+            first, count = positions[0], len(positions)
+            if positions[-1] - first == count - 1:
+                yield number, story.first_sequence, count, first, b"", b""
+                continue
+            offsets = array("I", [position - first for position in positions]).tobytes()
+            places = bytes([place_of[position - base] for position in positions])
+            yield number, story.first_sequence, count, first, offsets, places
+
+    def _places(self) -> bytes:
+        """Return the place in its row of each entry of the generation."""
+        ends = [*self.rows[1:], self.next_position]
+        ascending = bytes(range(256))
+        return b"".join([ascending[: end - row] for row, end in zip(self.rows, ends, strict=True)])[
+            -(self.next_position - self.first_position) :
+        ]
 
     def put_back(self, entry: Entry, key: str | None) -> None:
         """Take in an entry that was found in the log at start."""

@@ -456,8 +456,9 @@ class StoreContract:
         assert record.next_sequence == listed.next_sequence == 1
 
     async def test_closing_twice_is_allowed(self, tmp_path: Path) -> None:
-        store = self.make_store(tmp_path / "another")
-        (tmp_path / "another").mkdir()
+        another = tmp_path / "another"
+        another.mkdir()
+        store = self.make_store(another)
         await store.open()
         await store.close()
         await store.close()

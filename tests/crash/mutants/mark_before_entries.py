@@ -1,0 +1,28 @@
+"""A mutant: its high-water mark is moved forward with the first slice, not with the last.
+
+Nothing is wrong until it dies between two slices: then the index has a hole
+that no start looks for.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from agent_journal.__main__ import main
+from agent_journal.store import sqlite
+from agent_journal.store.sqlite import SqliteStore
+
+settle = SqliteStore._settle
+
+
+async def all_at_once(self: SqliteStore, frozen: Any, numbers: Any, **_: object) -> None:
+    await settle(self, frozen, numbers, is_last=True)
+
+
+sqlite.SETTLE_SLICE_ENTRIES_MIN = 8  # type: ignore[misc]
+SqliteStore.__init__.__kwdefaults__["settle_entries"] = 64
+SqliteStore._settle = all_at_once  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    sys.exit(main())
