@@ -146,6 +146,14 @@ def test_a_child_forked_within_a_call_of_another_thread_does_not_hang(
     assert daemon.journal.names("a") == ["Child", "Parent"]
 
 
+def test_a_send_that_a_fork_cut_off_does_not_keep_the_child_from_closing(client: Client) -> None:
+    """In the child the sending thread is gone, and what it held stays held."""
+    # Behind the interface: no thread can be stopped within a send at will.
+    held = memoryview(client._channel._link._outgoing)
+    client.close()
+    held.release()
+
+
 @forking
 def test_an_iterator_of_before_the_fork_is_refused_in_the_child(
     client: Client, daemon: Any

@@ -41,7 +41,11 @@ class Scripts:
         self._made = 0
 
     def talks(self, requests: int) -> list[Talk]:
-        """Return a conversation of each kind, of about *requests* requests each."""
+        """Return a conversation of each kind, of about *requests* requests each.
+
+        Each stays in one namespace: uids take turns in the batches, so there is
+        no order between what one connection, an administrator's, asks of two.
+        """
         kinds: list[tuple[str, int, Callable[[str, int, int], list[Attempt]]]] = [
             ("singles", self._uid, self._singles),
             ("groups", self._uid, self._groups),
@@ -92,7 +96,7 @@ class Scripts:
         for _ in range(requests):
             which = self._random.random()
             if which < 0.2:
-                name = self._uid, f"shared-{self._random.randrange(3)}"
+                name = uid, f"shared-{self._random.randrange(3)}"
             elif which < 0.25:
                 name = uid, f"{kind}-{self._cycle}-{self._random.randrange(50)}"
             else:

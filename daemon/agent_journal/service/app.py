@@ -42,7 +42,7 @@ EXIT_IO: Final = 74  # EX_IOERR: a restart begins from what is on the disk
 
 # The database's thread waits this long for the interpreter's lock at the most;
 # Python's own 5 ms would be forty fsyncs.
-SWITCH_INTERVAL_SECONDS: Final = 0.0001
+SWITCH_INTERVAL_SECONDS: Final = 0.00001
 
 # A collection in the middle of a batch is felt by everybody in it, and hardly
 # anything here is cyclic.

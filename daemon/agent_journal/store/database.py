@@ -15,31 +15,26 @@ import itertools
 import os
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 from ..errors import ConfigError, StorageFailedError, StorageFullError
-from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from ..model import AgentId, AgentState, Micros, Position, Uid
+from ..model import Sequence as SequenceNumber
 from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
 from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row
 from .runs import Run, unpacked
-from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
+from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
 from .unsettled import Generation
 
 APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
 SLICE_SECONDS: Final = 0.001
 SLICE_ENTRIES: Final = 512
 SWEEP_ROWS: Final = 32
+SETTLED_PER_STATEMENT: Final = 64
 NAMES_MAX: Final = 32_768
-
-# In autocommit a statement is a transaction of its own, and runs without the
-# interpreter's lock from its first insertion to its fsync.
-_INSERT_ROWS: Final = {
-    count: QUERIES["insert_row"] + ", (?, ?)" * (count - 1)
-    for count in range(1, ROWS_PER_STATEMENT + 1)
-}
 
 
 class Database:
@@ -48,6 +43,7 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._execute = connection.execute
+        self._writer = connection.cursor()  # kept: to drop one costs a turn of the GIL
         self._path = path
         self._directory = str(path.parent)
         self._names: dict[int, AgentRecord | None] = {}
@@ -124,17 +120,15 @@ class Database:
         changes: list[AgentChange],
         first_position: Position,
         next_position: Position,
-        free_bytes_min: int,
     ) -> None:
         """Commit a batch: *rows* for the log, and what changes of agents."""
-        if rows:  # a compaction makes room, so it needs none
-            self._check_room(free_bytes_min)
         if not changes and len(rows) <= ROWS_PER_STATEMENT:
+            # In autocommit a statement is a transaction of its own: it runs without
+            # the interpreter's lock from its first insertion to its fsync.
             self._insert(rows)
             return
         with self._transaction():
-            for start in range(0, len(rows), ROWS_PER_STATEMENT):
-                self._insert(rows[start : start + ROWS_PER_STATEMENT])
+            self._insert(rows)
             for change in changes:
                 if change.compacted is None:
                     position = first_position + change.index
@@ -145,17 +139,25 @@ class Database:
             self._names.pop(change.compacted or change.record.number, None)
 
     def _insert(self, rows: list[Row]) -> None:
-        values: list[Any] = [None] * (2 * len(rows))
-        values[0::2] = [row[0] for row in rows]
-        values[1::2] = [row[1] for row in rows]
-        self._execute(_INSERT_ROWS[len(rows)], values)
+        self._put("insert_rows", rows, ROWS_PER_STATEMENT)
+
+    def _put(self, name: str, rows: Sequence[tuple[object, ...]], at_once: int) -> None:
+        """Run a statement on *rows*, *at_once* at the most in one go."""
+        for start in range(0, len(rows), at_once):
+            some = rows[start : start + at_once]
+            values = list(itertools.chain.from_iterable(some))
+            self._writer.execute(with_rows(name, len(some)), values)
 
     def _compact(self, number: AgentNumber, record: AgentRecord, next_position: Position) -> None:
         self._query("renumber_agent", record.number, record.state, record.updated_at, number)
         self._query("doom", number, next_position)
 
-    def _check_room(self, free_bytes_min: int) -> None:
-        """Leave room for a checkpoint: without it a full disk could not be emptied again."""
+    def check_room(self, free_bytes_min: int) -> None:
+        """Leave room for a checkpoint: without it a full disk could not be emptied again.
+
+        Raises:
+            StorageFullError: less than *free_bytes_min* is free.
+        """
         disk = os.statvfs(self._directory)
         free = disk.f_bavail * disk.f_frsize
         if free < free_bytes_min:
@@ -175,11 +177,11 @@ class Database:
         runs = list(generation.packed_runs(numbers))
         agents = [
             (
+                number,
                 story.next_sequence,
                 story.last_iteration,
                 story.updated_at,
                 max(story.keys) if story.keys else "",
-                number,
             )
             for number, story in stories
         ]
@@ -190,9 +192,9 @@ class Database:
             for key, sequence in sorted(story.keys.items())
         ]
         with self._transaction():
-            self._connection.executemany(QUERIES["put_run"], runs)
-            self._connection.executemany(QUERIES["settle_agent"], agents)
-            self._connection.executemany(QUERIES["put_key"], keys)
+            self._put("put_runs", runs, SETTLED_PER_STATEMENT)
+            self._put("settle_agents", agents, SETTLED_PER_STATEMENT)
+            self._put("put_keys", keys, SETTLED_PER_STATEMENT)
             if is_last:
                 self._query("set_mark", generation.next_position, "settled_position")
 
@@ -236,7 +238,7 @@ class Database:
             swept = end
         self._query("delete_run", number, run.first_sequence)
         if swept < len(positions):
-            self._query("put_run", *run.behind(swept).packed(number))
+            self._query("put_runs", *run.behind(swept).packed(number))
 
     def _rewrite(self, row: PackedRow, removed: set[int], next_position: int) -> None:
         data = row.without(removed)
@@ -252,10 +254,10 @@ class Database:
         """Return the agents' rows; counters as far as they are settled."""
         return [_record(self._query("load_agent", *name).fetchone()) for name in names]
 
-    def find_key(self, number: AgentNumber, key: str) -> Sequence | None:
+    def find_key(self, number: AgentNumber, key: str) -> SequenceNumber | None:
         """Return the sequence at which *key* was used, of those settled."""
         found = self._query("find_key", number, key).fetchone()
-        return None if found is None else Sequence(found[0])
+        return None if found is None else SequenceNumber(found[0])
 
     def read(
         self,

@@ -68,6 +68,7 @@ class SqliteStore:
         self._highest_number = AgentNumber(0)
         self._commits_since_checkpoint = 0
         self._bytes_since_checkpoint = 0
+        self._is_room_known = False
         self._entries_since_settling = 0
         self._to_settle: list[AgentNumber] = []
         self._has_doomed = True  # until a sweep found none
@@ -149,11 +150,23 @@ class SqliteStore:
         self._bytes_since_checkpoint += sum([len(data) for _, data in rows])
         next_position = Position(base + len(entries))
         write = self._database.write
-        free = self.free_bytes_min
         if not entries and not changes:
             return self._committed(None, batch, next_position, rows)
-        done = self._begin(lambda: write(rows, changes, base, next_position, free))
+        if entries and not self._is_room_known:  # a compaction makes room, so it needs none
+            return self._commit_with_room(batch, next_position, rows)
+        done = self._begin(lambda: write(rows, changes, base, next_position))
         return self._committed(done, batch, next_position, rows)
+
+    async def _commit_with_room(
+        self, batch: Batch, next_position: Position, rows: list[Row]
+    ) -> Position:
+        """Look at the disk first: after each checkpoint, and for as long as it is full."""
+        free_bytes_min = self.free_bytes_min
+        await self._call(lambda: self._database.check_room(free_bytes_min))
+        self._is_room_known = True
+        write, base = self._database.write, self._next_position
+        done = self._begin(lambda: write(rows, batch.changes, base, next_position))
+        return await self._committed(done, batch, next_position, rows)
 
     async def _committed(
         self,
@@ -277,6 +290,7 @@ class SqliteStore:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""
         if self._is_checkpoint_due():
             self._commits_since_checkpoint = self._bytes_since_checkpoint = 0
+            self._is_room_known = False
             await self._call(lambda: self._database.checkpoint("PASSIVE"))
             return True
         if self._is_settling_due():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -19,5 +21,18 @@ def _migrations() -> tuple[str, ...]:
 
 
 QUERIES: Final = _statements()
+_VALUES: Final = re.compile(r"VALUES (\([?, ]+\))")
+
+
+@cache
+def with_rows(name: str, count: int) -> str:
+    """Return a statement whose VALUES holds *count* rows.
+
+    One such statement runs without the interpreter's lock from its first row to
+    its last; ``executemany`` would ask for the lock at every row.
+    """
+    return _VALUES.sub(lambda row: "VALUES " + ", ".join([row[1]] * count), QUERIES[name])
+
+
 MIGRATIONS: Final = _migrations()
 SCHEMA_VERSION: Final = len(MIGRATIONS)

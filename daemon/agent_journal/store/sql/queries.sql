@@ -1,6 +1,7 @@
--- A statement each, named by the line before it; `--:` begins a name.
+-- A statement each, named by the line before it; `--:` begins a name.  Those
+-- whose name is a plural take any number of rows: their VALUES is repeated.
 
---: insert_row
+--: insert_rows
 INSERT INTO log (position, data) VALUES (?, ?)
 
 --: find_row
@@ -37,11 +38,15 @@ ON CONFLICT (number) DO UPDATE SET
 UPDATE agents SET number = ?, state = ?, updated_at = ?, next_sequence = 0, last_iteration = 0, key_high = ''
 WHERE number = ?
 
---: settle_agent
+--: settle_agents
+WITH settled (number, next_sequence, last_iteration, updated_at, key_high)
+    AS (VALUES (?, ?, ?, ?, ?))
 UPDATE agents SET
-    next_sequence = ?, last_iteration = max(last_iteration, ?), updated_at = ?,
-    key_high = max(key_high, ?)
-WHERE number = ?
+    next_sequence = settled.next_sequence,
+    last_iteration = max(agents.last_iteration, settled.last_iteration),
+    updated_at = settled.updated_at,
+    key_high = max(agents.key_high, settled.key_high)
+FROM settled WHERE agents.number = settled.number
 
 --: load_agent
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
@@ -69,7 +74,7 @@ SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high
 FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
 
---: put_run
+--: put_runs
 INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, offsets, places)
 VALUES (?, ?, ?, ?, ?, ?)
 
@@ -83,7 +88,7 @@ ORDER BY first_sequence LIMIT ?3
 --: delete_run
 DELETE FROM runs WHERE number = ? AND first_sequence = ?
 
---: put_key
+--: put_keys
 INSERT OR IGNORE INTO keys (number, key, sequence) VALUES (?, ?, ?)
 
 --: find_key
