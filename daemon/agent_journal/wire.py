@@ -44,14 +44,13 @@ class Framer:
 
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
-        self._pieces: list[bytes] = []  # of a line that has not ended; joined once, when it ends
-        self.partial_bytes = 0
+        self._partial = bytearray()  # a line that has not ended
         self._is_discarding = False
 
     def feed(self, data: bytes) -> Sequence[bytes | None]:
         """Return the lines that *data* completes, without their newlines."""
         lines: list[bytes | None]
-        if not self._pieces and not self._is_discarding:
+        if not self._partial and not self._is_discarding:
             whole = data.split(b"\n")
             rest = whole.pop()
             if not rest and len(data) <= self.frame_bytes_max:
@@ -76,15 +75,18 @@ class Framer:
     def discard_line(self) -> None:
         """Throw away the line that has not ended, up to its newline."""
         self._is_discarding = True
-        self._pieces.clear()
-        self.partial_bytes = 0
+        self._partial.clear()
+
+    @property
+    def partial_bytes(self) -> int:
+        """How much is held of a line that has not ended."""
+        return len(self._partial)
 
     def _hold(self, piece: bytes) -> list[bytes | None]:
         if self._is_discarding:
             return []
-        self._pieces.append(piece)
-        self.partial_bytes += len(piece)
-        if self.partial_bytes > self.frame_bytes_max:
+        self._partial += piece
+        if len(self._partial) > self.frame_bytes_max:
             self.discard_line()
             return [None]
         return []
@@ -93,9 +95,8 @@ class Framer:
         if self._is_discarding:
             self._is_discarding = False
             return []
-        line = b"".join((*self._pieces, piece))
-        self._pieces.clear()
-        self.partial_bytes = 0
+        line = bytes(self._partial + piece)
+        self._partial.clear()
         return [None if self._is_too_long(line) else line]
 
 
@@ -390,11 +391,20 @@ class _Number(str):
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_TIMESTAMP_MIN: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_TIMESTAMP_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def micros_from(timestamp: datetime) -> Micros:
-    """Return *timestamp* as microseconds since 1970."""
-    return Micros((timestamp - _EPOCH) // _MICROSECOND)
+    """Return *timestamp* as microseconds since 1970.
+
+    Raises:
+        InvalidError: its offset takes it beyond what can be written in UTC.
+    """
+    micros = (timestamp - _EPOCH) // _MICROSECOND
+    if not _TIMESTAMP_MIN <= micros <= _TIMESTAMP_MAX:
+        raise InvalidError('"timestamp" must lie in the years 1 to 9999 of UTC', field="timestamp")
+    return Micros(micros)
 
 
 def render_timestamp(micros: int) -> str:
@@ -412,7 +422,7 @@ class EntryRenderer:
     """Renders entries; remembers the last second, since neighbours share it."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._second: int | None = None
         self._text = b""
 
     def render(  # noqa: PLR0913, PLR0917 - an entry has so many fields, and this is called per entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_journal.client import AppendRequest
+from agent_journal.client import AppendRequest, AsyncClient, Client, connect, connect_async
 from agent_journal.client._core import Conversation
 from agent_journal.client._replies import REPLY_BYTES_MAX, LineBuffer, ProtocolError, decode_reply
 from agent_journal.client._requests import KeyMaker, Tail, append, compact, ping
-from agent_journal.client._retry import BACKOFF_FIRST_S, BACKOFF_MAX_S, backoff_s
+from agent_journal.client._retry import BACKOFF_FIRST_S, BACKOFF_MAX_S, RETRY_S, backoff_s
 from agent_journal.clock import Clock
 from agent_journal.errors import ConnectionLostError, SequenceConflictError, ShuttingDownError
 
@@ -40,6 +41,11 @@ def test_keys_rise_though_the_clock_stands_or_falls() -> None:
 
 def test_two_makers_at_one_moment_make_different_keys() -> None:
     assert KeyMaker(StandingClock())() != KeyMaker(StandingClock())()
+
+
+def test_the_functions_and_the_classes_have_the_same_patience() -> None:
+    for make in (connect, connect_async, Client, AsyncClient):
+        assert inspect.signature(make).parameters["retry_s"].default == RETRY_S
 
 
 def test_the_first_repeat_is_at_once_and_the_others_back_off() -> None:

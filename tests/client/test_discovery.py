@@ -19,7 +19,7 @@ from agent_journal.errors import (
     TooManyConnectionsError,
 )
 
-USER = 1234
+USER = 3_999_999_999  # nobody has it, nor its directory under /tmp
 
 
 @pytest.fixture

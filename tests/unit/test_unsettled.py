@@ -26,6 +26,7 @@ class Writer:
     def __init__(self) -> None:
         self.unsettled = Unsettled(Generation(0))
         self.places: dict[int, list[tuple[int, int]]] = {n: [] for n in range(1, 5)}
+        self.keys: dict[tuple[int, str], tuple[int, int]] = {}
         self.rows: list[tuple[int, int]] = []  # of each row: its first position and the next
         self.settled_position = 0
         self._position = 0
@@ -35,6 +36,9 @@ class Writer:
         for place, number in enumerate(numbers):
             sequence = len(self.places[number])
             self.places[number].append((sequence, self._position + place))
+            key = f"{number}-{sequence}" if place % 3 == 0 else None
+            if key is not None:
+                self.keys[number, key] = sequence, self._position + place
             entries.append(
                 NewEntry(
                     AgentNumber(number),
@@ -42,7 +46,7 @@ class Writer:
                     Micros(self._position + place),
                     place,
                     event,
-                    f"{number}-{sequence}" if place % 3 == 0 else None,
+                    key,
                 )
             )
         rows = pack_rows(self._position, entries)
@@ -96,13 +100,10 @@ def test_a_key_is_found_until_it_is_settled(steps: list[list[int] | str]) -> Non
             writer.settle()
         elif writer.unsettled.frozen is None:
             writer.unsettled.freeze()
-    for number, places in writer.places.items():
-        for sequence, position in places:
-            found = writer.unsettled.find_key(AgentNumber(number), f"{number}-{sequence}")
-            if position < writer.settled_position:
-                assert found is None
-            else:
-                assert found in {None, sequence}
+    for (number, key), (sequence, position) in writer.keys.items():
+        is_settled = position < writer.settled_position
+        found = writer.unsettled.find_key(AgentNumber(number), key)
+        assert found == (None if is_settled else sequence)
     assert writer.unsettled.find_key(AgentNumber(1), "never") is None
 
 

@@ -5,32 +5,26 @@ fields into a result.  It also says what the retry has to know: whether it may
 be repeated when nobody knows if the first try was carried out (``may_repeat``).
 An append may, because it carries a key; reading may; removing by force may
 not, since it could remove what was written in between.
-
-Events given as JSON text are passed on as they are, but parsed first: a text
-that is no JSON value could end the request's line, or add fields to it.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..clock import Clock
 from ..errors import InvalidError
 from ..model import PROTOCOL_VERSION
+from ._encoding import event_text, members, timestamp_text
 from ._results import (
     Agent,
     Appended,
     AppendRequest,
     Entry,
-    Event,
     NewEntry,
-    Timestamp,
     agent_from,
     appended_from,
     entry_from,
@@ -104,13 +98,13 @@ def append(request: AppendRequest, next_key: Callable[[], str]) -> Request[Appen
     fields = _pruned(
         agent_id=request.agent_id,
         iteration=request.iteration,
-        timestamp=_timestamp(request.timestamp),
+        timestamp=timestamp_text(request.timestamp),
         expected_sequence=request.expected_sequence,
         epoch=request.epoch,
         key=key,
         uid=request.uid,
     )
-    body = b'%b,"event":%b}\n' % (_members(fields), _event(request.event))
+    body = b'%b,"event":%b}\n' % (members(fields), event_text(request.event))
     return _appending(request.agent_id, body, [key])
 
 
@@ -125,15 +119,15 @@ def append_many(  # noqa: PLR0913 - the operation has so many fields
 ) -> Request[Appended]:
     """Ask to record *entries*, all or none."""
     keyed = [(entry, next_key() if entry.key is None else entry.key) for entry in entries]
-    members = b",".join(_entry(entry, key) for entry, key in keyed)
+    texts = b",".join(_entry(entry, key) for entry, key in keyed)
     fields = _pruned(agent_id=agent_id, expected_sequence=expected_sequence, epoch=epoch, uid=uid)
-    body = b'%b,"entries":[%b]}\n' % (_members(fields), members)
+    body = b'%b,"entries":[%b]}\n' % (members(fields), texts)
     return _appending(agent_id, body, [key for _, key in keyed])
 
 
 def _entry(entry: NewEntry, key: str) -> bytes:
-    fields = _pruned(iteration=entry.iteration, timestamp=_timestamp(entry.timestamp), key=key)
-    return b'{"event":%b%b}' % (_event(entry.event), _members(fields))
+    fields = _pruned(iteration=entry.iteration, timestamp=timestamp_text(entry.timestamp), key=key)
+    return b'{"event":%b%b}' % (event_text(entry.event), members(fields))
 
 
 def _appending(agent_id: str, body: bytes, keys: list[str]) -> Request[Appended]:
@@ -202,7 +196,7 @@ def raw(fields: Mapping[str, object]) -> Request[dict[str, Any]]:
         return {"id": fields["id"], **answer} if "id" in fields else answer
 
     others = {name: value for name, value in fields.items() if name not in {"op", "id"}}
-    request = Request(op=op, body=b"%b}\n" % _members(others), parse=parse)
+    request = Request(op=op, body=b"%b}\n" % members(others), parse=parse)
     request.may_repeat = op in _REPEATABLE or (op == "append" and _is_keyed(fields))
     if op == "append":
         request.agent_id = str(fields.get("agent_id"))
@@ -373,7 +367,7 @@ class TailRequest(Request[None]):
 
     def line(self, request_id: int) -> bytes:
         """Return the bytes that ask for what was not seen yet."""
-        self.body = b"%b}\n" % _members({**self._tail.fields(), "follow": self._follow})
+        self.body = b"%b}\n" % members({**self._tail.fields(), "follow": self._follow})
         return super().line(request_id)
 
     def take(self, reply: Reply) -> bool:
@@ -384,7 +378,7 @@ class TailRequest(Request[None]):
 
 
 def _request(op: str, parse: Callable[[Reply], T], **fields: object) -> Request[T]:
-    return Request(op=op, body=b"%b}\n" % _members(_pruned(**fields)), parse=parse)
+    return Request(op=op, body=b"%b}\n" % members(_pruned(**fields)), parse=parse)
 
 
 def _fields(reply: Reply) -> dict[str, Any]:
@@ -393,72 +387,3 @@ def _fields(reply: Reply) -> dict[str, Any]:
 
 def _pruned(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-def _members(fields: Mapping[str, object]) -> bytes:
-    """Return *fields* as the members that stand in a JSON object behind others."""
-    return b",%b" % _json(fields)[1:-1] if fields else b""
-
-
-def _json(value: object, field: str = "") -> bytes:
-    try:
-        return _encode(value).encode()
-    except UnicodeEncodeError:
-        problem = "a string in it is not text that UTF-8 can hold (a lone surrogate)"
-    except RecursionError:
-        problem = "it is nested too deeply"
-    except (TypeError, ValueError) as error:  # no JSON type, NaN, or within itself
-        problem = str(error)
-    what = f'"{field}"' if field else "the request"
-    raise InvalidError(f"{what} cannot be written as JSON: {problem}", field=field)
-
-
-def _event(event: Event) -> bytes:
-    if isinstance(event, str | bytes):
-        return _checked(event)
-    if isinstance(event, Mapping):
-        return _json(event if isinstance(event, dict) else dict(event), "event")
-    raise InvalidError(
-        f'"event" must be a mapping, or JSON text, not {type(event).__name__}', field="event"
-    )
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Looks at the syntax alone: numbers stay text, which also spares the limit on
-# how many digits Python makes a number of.
-_check_syntax = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=str, parse_float=str
-).decode
-
-
-def _checked(text: str | bytes) -> bytes:
-    """Return JSON *text* on one line, otherwise as it is."""
-    try:
-        decoded = text if isinstance(text, str) else text.decode()
-        encoded = text if isinstance(text, bytes) else text.encode()
-        _check_syntax(decoded)
-    except RecursionError:
-        raise InvalidError('"event" is nested too deeply', field="event") from None
-    except ValueError as error:  # bad UTF-8 is one too
-        raise InvalidError(f'"event" is not JSON text: {error}', field="event") from None
-    if b"\n" not in encoded:
-        return encoded
-    # In valid JSON a newline can only stand between tokens.
-    return encoded.replace(b"\r\n", b" ").replace(b"\n", b" ")
-
-
-def _timestamp(timestamp: Timestamp | None) -> str | None:
-    if not isinstance(timestamp, datetime):
-        return timestamp
-    if timestamp.tzinfo is None:
-        raise InvalidError(
-            '"timestamp" has no time zone; use datetime.now(UTC), or astimezone()',
-            field="timestamp",
-        )
-    return timestamp.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

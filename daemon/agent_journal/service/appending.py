@@ -285,8 +285,7 @@ def check_entries(request: Append) -> list[str]:
     check_agent_id(request.agent_id)
     entries = request.entries
     if entries is None:
-        if request.key is not None:
-            check_key(request.key)
+        _check_fields(request)
         return [event_name(request.event)]
     if not entries:
         raise InvalidError('"entries" is empty; send one entry at least', field="entries")
@@ -307,12 +306,18 @@ def check_entries(request: Append) -> list[str]:
 
 def _entry_name(index: int, fields: EntryFields) -> str:
     try:
-        if fields.key is not None:
-            check_key(fields.key)
+        _check_fields(fields)
         return event_name(fields.event)
     except InvalidError as error:
         field = f"entries[{index}].{error.details['field']}"
         raise InvalidError(f"entries[{index}]: {error.message}", field=field) from None
+
+
+def _check_fields(source: Append | EntryFields) -> None:
+    if source.key is not None:
+        check_key(source.key)
+    if source.timestamp is not None:
+        micros_from(source.timestamp)
 
 
 def keys_of(request: Append) -> list[str]:

@@ -31,7 +31,7 @@ class Histogram:
         passed = 0
         for count, bound in zip(self.counts, (*BOUNDS_SECONDS, self.max_seconds), strict=True):
             passed += count
-            if passed >= wanted:
+            if count and passed >= wanted:
                 return min(bound, self.max_seconds)
         return self.max_seconds
 

@@ -24,7 +24,7 @@ from ..errors import ConfigError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Micros, Position, Uid
 from ..model import Sequence as SequenceNumber
 from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
-from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row
+from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
 from .unsettled import Generation
@@ -53,14 +53,10 @@ class Database:
 
         Returns the next position and the highest number in use.
         """
+        self._set("locking_mode", "exclusive")
+        version = self._check_identity()
         self._execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a database that is yet to be made
-        for pragma, expected in (
-            ("locking_mode=EXCLUSIVE", "exclusive"),
-            ("journal_mode=WAL", "wal"),
-        ):
-            (value,) = self._execute(f"PRAGMA {pragma}").fetchone()
-            if value != expected:
-                raise StorageFailedError(f"SQLite refused PRAGMA {pragma}: it says {value!r}")
+        self._set("journal_mode", "wal")
         self._execute("PRAGMA synchronous=FULL")
         (level,) = self._execute("PRAGMA synchronous").fetchone()
         if level != 2:  # noqa: PLR2004 - SQLite's number for FULL
@@ -79,21 +75,37 @@ class Database:
         # copying the WAL into the database before anything is acknowledged on
         # top of it is what makes a restart a cure (docs/ARCHITECTURE.md).
         self.checkpoint("TRUNCATE")
-        self._migrate()
+        self._migrate(version)
         (number,) = self._query("highest_number").fetchone()
         return self._next_position(), AgentNumber(number)
 
-    def _migrate(self) -> None:
+    def _set(self, pragma: str, value: str) -> None:
+        (answer,) = self._execute(f"PRAGMA {pragma}={value}").fetchone()
+        if answer != value:
+            raise StorageFailedError(f"SQLite refused PRAGMA {pragma}={value}: it says {answer!r}")
+
+    def _check_identity(self) -> int:
+        """Return the version of the journal's schema, 0 for a file that is yet empty.
+
+        Raises:
+            ConfigError: it is another program's, or a newer journal; nothing was changed.
+        """
         (version,) = self._execute("PRAGMA user_version").fetchone()
+        (application_id,) = self._execute("PRAGMA application_id").fetchone()
+        (tables,) = self._execute("SELECT count(*) FROM sqlite_master").fetchone()
+        is_empty = not (version or application_id or tables)
+        if application_id != APPLICATION_ID and not is_empty:
+            raise ConfigError(
+                f"{self._path} is an SQLite database, but not a journal; choose another --database"
+            )
         if version > SCHEMA_VERSION:
             raise ConfigError(
                 f"{self._path} was written by a newer agent-journald (its schema is {version}, "
                 f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
             )
-        if version == 0 and self._execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise ConfigError(
-                f"{self._path} is an SQLite database, but not a journal; choose another --database"
-            )
+        return int(version)
+
+    def _migrate(self, version: int) -> None:
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             pragmas = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number};"
             self._connection.executescript(f"BEGIN IMMEDIATE; {script} {pragmas} COMMIT;")
@@ -274,9 +286,11 @@ class Database:
         entries: list[Entry] = []
         size = 0
         for entry in itertools.chain.from_iterable(map(self._entries_of, runs)):
+            if entry.number != number:
+                raise damaged(entry.position)
             size += len(entry.event)
-            if entry.number != number or (entries and size > bytes_max):
-                break  # another's number: compacted since the reader began
+            if entries and size > bytes_max:
+                break
             entries.append(entry)
             if len(entries) >= limit or perf_counter() > deadline:
                 break
@@ -291,6 +305,8 @@ class Database:
         if not unsettled or unsettled[0].first_sequence > from_sequence:
             for found in self._query("runs_from", number, from_sequence, limit).fetchall():
                 run = unpacked(*found)
+                if run.first_sequence > sequence:
+                    return runs  # a history that is being swept
                 if sequence < run.next_sequence:
                     runs.append(run.behind(sequence - run.first_sequence))
                     sequence = run.next_sequence
@@ -310,18 +326,17 @@ class Database:
             wanted = ",".join(map(str, dict.fromkeys(run.rows[:SLICE_ENTRIES])))
             rows = itertools.starmap(PackedRow, self._query("rows_at", f"[{wanted}]"))
         row = None
-        for position in run.positions:
+        for position in run.positions[:SLICE_ENTRIES]:
             while row is None or not row.holds(position):
                 row = next(rows, None)
-                if row is None:
-                    return
+                if row is None or row.first_position > position:
+                    raise damaged(position)  # the index names what the log has not
             yield row.entry(position)
 
     def _row_at(self, position: int) -> PackedRow:
         found = self._query("find_row", position).fetchone()
-        row = PackedRow(*found) if found else PackedRow(position, b"")
-        if not row.holds(position):
-            return PackedRow(position, b"")  # raises: the index names what the log has not
+        if found is None or not (row := PackedRow(*found)).holds(position):
+            raise damaged(position)  # the index names what the log has not
         return row
 
     def _rows_from(self, position: int) -> Iterator[PackedRow]:

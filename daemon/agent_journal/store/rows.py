@@ -93,15 +93,18 @@ class PackedRow:
 
     def __init__(self, first_position: int, data: bytes) -> None:
         if len(data) < _PREFIX.size:
-            raise _damaged(first_position)
+            raise damaged(first_position)
         row_format: int
         self.count: int
         row_format, self.count = _PREFIX.unpack_from(data)
         self.first_position = first_position
         self.data = data
         self._bodies = _PREFIX.size + self.count * _HEADER.size
-        if row_format != FORMAT or self._bodies > len(data):
-            raise _damaged(first_position)
+        if row_format != FORMAT or not self.count or self._bodies > len(data):
+            raise damaged(first_position)
+        *_, offset, length, key_length = _HEADER.unpack_from(data, self._bodies - _HEADER.size)
+        if self._bodies + offset + length + key_length != len(data):
+            raise damaged(first_position)
 
     def holds(self, position: int) -> bool:
         """Tell whether the entry at *position* lies in this row."""
@@ -133,7 +136,7 @@ class PackedRow:
             start = self._bodies + offset
             end = start + length
             position = Position(self.first_position + place)
-            key = self.data[end : end + key_length].decode() if key_length else None
+            key = self._key(end, key_length) if key_length else None
             event = self.data[start:end]
             yield (
                 Entry(
@@ -147,6 +150,12 @@ class PackedRow:
                 key,
             )
 
+    def _key(self, start: int, length: int) -> str:
+        try:
+            return self.data[start : start + length].decode()
+        except UnicodeDecodeError:
+            raise damaged(self.first_position) from None
+
     def without(self, positions: set[int]) -> bytes | None:
         """Return the row with the entries at *positions* removed; ``None`` if none is left."""
         headers: list[bytes] = []
@@ -157,7 +166,7 @@ class PackedRow:
         for place, header in enumerate(_HEADER.iter_unpack(view[_PREFIX.size : self._bodies])):
             number, sequence, timestamp, iteration, start, length, key_length = header
             if number == 0 or self.first_position + place in positions:
-                headers.append(_HEADER.pack(0, 0, 0, 0, 0, 0, 0))
+                headers.append(_HEADER.pack(0, 0, 0, 0, offset, 0, 0))
                 continue
             is_empty = False
             begin = self._bodies + start
@@ -169,7 +178,8 @@ class PackedRow:
         return None if is_empty else _join(headers, bodies)
 
 
-def _damaged(position: int) -> DamagedError:
+def damaged(position: int) -> DamagedError:
+    """Return the error for a log whose row at *position* is not what it must be."""
     return DamagedError(
         f"the log row at position {position} is not readable; "
         "restore the journal from a backup, or ask for help with the file kept as it is"

@@ -58,7 +58,7 @@ class SqliteStore:
         settle_entries: int = SETTLE_ENTRIES,
     ) -> None:
         self.checkpoint_commits = checkpoint_commits
-        self.free_bytes_min = free_bytes_min
+        self._free_bytes_min = free_bytes_min
         self._path = path
         self._settle_entries = settle_entries
         self._connection: aiosqlite.Connection | None = None
@@ -74,6 +74,16 @@ class SqliteStore:
         self._has_doomed = True  # until a sweep found none
         self._doomed_position = 0  # histories doomed before it wait for the index to reach it
         self._reader = asyncio.Lock()
+
+    @property
+    def free_bytes_min(self) -> int:
+        """How much of the disk is left free; appends are refused beyond it."""
+        return self._free_bytes_min
+
+    @free_bytes_min.setter
+    def free_bytes_min(self, size: int) -> None:
+        self._free_bytes_min = size
+        self._is_room_known = False
 
     async def open(self) -> None:
         """Open the file and bring it to a state that may be served."""
@@ -161,7 +171,7 @@ class SqliteStore:
         self, batch: Batch, next_position: Position, rows: list[Row]
     ) -> Position:
         """Look at the disk first: after each checkpoint, and for as long as it is full."""
-        free_bytes_min = self.free_bytes_min
+        free_bytes_min = self._free_bytes_min
         await self._call(lambda: self._database.check_room(free_bytes_min))
         self._is_room_known = True
         write, base = self._database.write, self._next_position

@@ -20,8 +20,8 @@ async def all_at_once(self: SqliteStore, frozen: Any, numbers: Any, **_: object)
     await settle(self, frozen, numbers, is_last=True)
 
 
-sqlite.SETTLE_SLICE_ENTRIES_MIN = 8  # type: ignore[misc]
-SqliteStore.__init__.__kwdefaults__["settle_entries"] = 64
+sqlite.SETTLE_SLICE_ENTRIES_MIN = 32  # type: ignore[misc]
+SqliteStore.__init__.__kwdefaults__["settle_entries"] = 200
 SqliteStore._entries_since_settling = property(lambda _: 0, lambda *_: None)  # type: ignore[assignment]
 SqliteStore._settle = all_at_once  # type: ignore[method-assign]
 

@@ -13,8 +13,8 @@ from agent_journal.__main__ import main
 from agent_journal.store import sqlite
 from agent_journal.store.sqlite import SqliteStore
 
-sqlite.SETTLE_SLICE_ENTRIES_MIN = 8  # type: ignore[misc]
-SqliteStore.__init__.__kwdefaults__["settle_entries"] = 64
+sqlite.SETTLE_SLICE_ENTRIES_MIN = 32  # type: ignore[misc]
+SqliteStore.__init__.__kwdefaults__["settle_entries"] = 200
 # Slices grow with what was committed meanwhile; here they are small whatever was.
 SqliteStore._entries_since_settling = property(lambda _: 0, lambda *_: None)  # type: ignore[assignment]
 

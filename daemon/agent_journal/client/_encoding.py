@@ -1,0 +1,93 @@
+"""What users give, as the JSON that is sent.
+
+Events given as JSON text are passed on as they are, but parsed first: a text
+that is no JSON value could end the request's line, or add fields to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from ..errors import InvalidError
+from ._results import Event, Timestamp
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def members(fields: Mapping[str, object]) -> bytes:
+    """Return *fields* as the members that stand in a JSON object behind others."""
+    return b",%b" % _json_text(fields)[1:-1] if fields else b""
+
+
+def _json_text(value: object, field: str = "") -> bytes:
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:
+        problem = "a string in it is not text that UTF-8 can hold (a lone surrogate)"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except (TypeError, ValueError) as error:  # no JSON type, NaN, or within itself
+        problem = str(error)
+    what = f'"{field}"' if field else "the request"
+    raise InvalidError(f"{what} cannot be written as JSON: {problem}", field=field)
+
+
+def event_text(event: Event) -> bytes:
+    """Return *event* on one line.
+
+    Raises:
+        InvalidError: it is no JSON, or cannot be written as such.
+    """
+    if isinstance(event, str | bytes):
+        return _checked(event)
+    if isinstance(event, Mapping):
+        return _json_text(event if isinstance(event, dict) else dict(event), "event")
+    raise InvalidError(
+        f'"event" must be a mapping, or JSON text, not {type(event).__name__}', field="event"
+    )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Looks at the syntax alone: numbers stay text, which also spares the limit on
+# how many digits Python makes a number of.
+_check_syntax = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=str, parse_float=str
+).decode
+
+
+def _checked(text: str | bytes) -> bytes:
+    """Return JSON *text* on one line, otherwise as it is."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        encoded = text if isinstance(text, bytes) else text.encode()
+        _check_syntax(decoded)
+    except RecursionError:
+        raise InvalidError('"event" is nested too deeply', field="event") from None
+    except ValueError as error:  # bad UTF-8 is one too
+        raise InvalidError(f'"event" is not JSON text: {error}', field="event") from None
+    if b"\n" not in encoded:
+        return encoded
+    # In valid JSON a newline can only stand between tokens.
+    return encoded.replace(b"\r\n", b" ").replace(b"\n", b" ")
+
+
+def timestamp_text(timestamp: Timestamp | None) -> str | None:
+    """Return RFC 3339 in UTC for a datetime, and what is text as it is.
+
+    Raises:
+        InvalidError: the datetime has no time zone.
+    """
+    if not isinstance(timestamp, datetime):
+        return timestamp
+    if timestamp.tzinfo is None:
+        raise InvalidError(
+            '"timestamp" has no time zone; use datetime.now(UTC), or astimezone()',
+            field="timestamp",
+        )
+    return timestamp.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

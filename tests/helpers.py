@@ -1,0 +1,319 @@
+"""A daemon without sockets: sessions and the committer on a store in memory, stepped by hand.
+
+Time stands still, and the loop turns only as far as it can by itself
+(``settled``), so a test says exactly what has happened when.  Leaving a
+``Service`` holds the daemon to what it owes everybody: each line was answered
+once, in order; nothing is left in flight; the store holds what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, Self
+
+from structlog.testing import CapturingLogger
+
+from agent_journal.errors import StorageFailedError
+from agent_journal.model import AgentId, Uid
+from agent_journal.service.admission import Admission
+from agent_journal.service.committer import Committer
+from agent_journal.service.config import Config, Limits
+from agent_journal.service.context import Context
+from agent_journal.service.heads import HEADS_MAX, Heads
+from agent_journal.service.metrics import Metrics
+from agent_journal.service.peer import Peer
+from agent_journal.service.session import Session
+from agent_journal.store.base import Filter, Store
+from agent_journal.store.memory import MemoryStore
+from agent_journal.testing.clock import ManualClock
+from agent_journal.testing.plain_journal import read_all, scan_all
+from agent_journal.testing.stores import FaultyStore
+
+ROOT: Final = Uid(0)
+ALICE: Final = Uid(4_000_000_001)  # hardly the uid that runs the tests, which is an admin's
+BOB: Final = Uid(4_000_000_002)
+STEPS_MAX: Final = 100_000
+
+Message = dict[str, Any]
+
+
+async def settled() -> None:
+    """Let the loop turn until nothing more can happen by itself."""
+    loop = asyncio.get_running_loop()
+    for _ in range(STEPS_MAX):
+        await asyncio.sleep(0)
+        if not loop._ready:  # type: ignore[attr-defined]
+            return
+    raise AssertionError("the loop does not come to rest: something spins")
+
+
+def encoded(lines: Iterable[Message | bytes | str]) -> bytes:
+    """Return *lines* as a client sends them."""
+    return b"".join(
+        (one if isinstance(one, bytes) else one.encode() if isinstance(one, str) else _json(one))
+        + b"\n"
+        for one in lines
+    )
+
+
+def _json(message: Message) -> bytes:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def append(agent_id: str = "a", event: str = "Noted", **fields: Any) -> Message:
+    """Return an append of a small event."""
+    return {"op": "append", "agent_id": agent_id, "event": {event: 1}, **fields}
+
+
+def terminated(agent_id: str = "a", reason: str = "Completed", **fields: Any) -> Message:
+    """Return an agent's last append."""
+    return {
+        "op": "append",
+        "agent_id": agent_id,
+        "event": {"Terminated": {"reason": reason}},
+        **fields,
+    }
+
+
+class ScriptedSink:
+    """A client's end of the connection, which reads when the test says so."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.writes = 0
+        self.is_reading = True
+        self.is_closed = False
+        self.unsent_bytes = 0
+        self._drained: asyncio.Future[None] | None = None
+
+    def write(self, data: bytes) -> None:
+        assert not self.is_closed, f"written behind the end: {data!r}"
+        self.written += data
+        self.writes += 1
+
+    async def drained(self) -> None:
+        while self.unsent_bytes and not self.is_closed:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def wake(self) -> None:
+        """Let go on who waits for the client to read."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+
+class Client:
+    """A connection to the daemon, as the server would drive it."""
+
+    def __init__(self, service: Service, uid: Uid) -> None:
+        peer = Peer(uid=uid, gid=uid, pid=1, groups=frozenset())
+        self.uid = uid
+        self.sink = ScriptedSink()
+        self.sent = 0  # lines
+        self.is_lost = False
+        self._service = service
+        self._taken = 0
+        service.context.admission.opened(uid)
+        self.session = Session(service.context, peer, self.sink, service.tasks)
+
+    def send(self, *lines: Message | bytes | str) -> None:
+        """Send lines in one piece."""
+        self.sent += len(lines)
+        self.send_bytes(encoded(lines))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send *data* in one piece."""
+        assert not self.sink.is_closed, "sent behind the end"
+        self.session.receive(data)
+
+    @property
+    def replies(self) -> list[Message]:
+        """All that was answered since this was asked the last time."""
+        lines = bytes(self.sink.written).split(b"\n")
+        assert lines.pop() == b"", "a reply does not end in a newline"
+        found = [json.loads(line) for line in lines[self._taken :]]
+        self._taken = len(lines)
+        return found
+
+    async def ask(self, *lines: Message | bytes | str) -> list[Message]:
+        """Send lines, let the daemon do what it can, and return what it answered."""
+        self.send(*lines)
+        await settled()
+        return self.replies
+
+    async def ask_one(self, line: Message | bytes | str) -> Message:
+        """Send a line and return the one reply to it."""
+        (reply,) = await self.ask(line)
+        return reply
+
+    def end(self) -> None:
+        """Send nothing more, but go on reading."""
+        self.session.end()
+
+    def stall(self, size: int = 100_000) -> None:
+        """Stop reading: replies pile up."""
+        self._unsent(size)
+
+    def catch_up(self) -> None:
+        """Read all that has piled up."""
+        self._unsent(0)
+        self.sink.wake()
+
+    def _unsent(self, size: int) -> None:
+        before, self.sink.unsent_bytes = self.sink.unsent_bytes, size
+        admission = self._service.context.admission
+        admission.give(admission.account(self.uid), before - size)
+        self.session.resume()
+
+    def lose(self) -> None:
+        """Be gone."""
+        self.is_lost = self.sink.is_closed = True
+        self.sink.write = lambda data: None  # type: ignore[method-assign] # as a transport does
+        self._unsent(0)
+        self.session.lost()
+        self._service.context.admission.closed(self.uid)
+        self.sink.wake()
+
+
+class Service:
+    """The daemon's core between a store and its clients."""
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        heads_max: int = HEADS_MAX,
+        batch_entries_max: int | None = None,
+        batch_bytes_max: int | None = None,
+        **limits: int,
+    ) -> None:
+        self.clock = ManualClock()
+        self.store = FaultyStore(store or MemoryStore())
+        self.log = CapturingLogger()
+        heads = Heads(self.store, self.clock, heads_max=heads_max)
+        metrics = Metrics(self.clock.monotonic())
+        self.committer = Committer(self.store, heads, metrics, self.clock, self.log)
+        if batch_entries_max is not None:
+            self.committer.batch_entries_max = batch_entries_max
+        if batch_bytes_max is not None:
+            self.committer.batch_bytes_max = batch_bytes_max
+        config = replace(Config(), limits=replace(Limits(), **limits))
+        self.context = Context(
+            config=config,
+            store=self.store,
+            heads=heads,
+            committer=self.committer,
+            admission=Admission(config.limits),
+            metrics=metrics,
+            clock=self.clock,
+            log=self.log,
+            boot_id="boot",
+        )
+        self.tasks = asyncio.TaskGroup()
+        self.clients: list[Client] = []
+        self.failure: BaseException | None = None
+        self._writer: asyncio.Task[None]
+
+    def connect(self, uid: Uid = ALICE) -> Client:
+        """Return a new connection."""
+        client = Client(self, uid)
+        self.clients.append(client)
+        return client
+
+    async def __aenter__(self) -> Self:
+        await self.tasks.__aenter__()
+        self._writer = self.tasks.create_task(self._write())
+        return self
+
+    async def _write(self) -> None:
+        try:
+            await self.committer.run()
+        except Exception as error:  # noqa: BLE001 - looked at by the test
+            self.failure = error
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            await self.tasks.__aexit__(kind, *rest)
+            return
+        for operation in ("commit", "load", "find_key", "read", "scan", "agents"):
+            self.store.release(operation)
+        await settled()
+        for client in self.clients:
+            client.catch_up()
+        await settled()
+        await self.close()
+        await self.tasks.__aexit__(None, None, None)
+        self._check()
+        await self._check_store()
+
+    async def close(self) -> None:
+        """Stop as the daemon does: take no more, commit what is queued, answer."""
+        for client in self.clients:
+            if not client.is_lost:
+                client.session.stop()
+        self.committer.close()
+        await settled()
+        assert self._writer.done(), "the committer does not end"
+
+    def _check(self) -> None:
+        """Hold the daemon to what it owes everybody."""
+        if self.failure is not None:
+            assert isinstance(self.failure, StorageFailedError), repr(self.failure)
+        admission = self.context.admission
+        for client in self.clients:
+            if not client.is_lost:
+                assert client.session.is_quiet(), "somebody waits for an answer"
+                assert client.sink.is_closed
+        assert self.committer.queued_entries == self.committer.queued_bytes == 0
+        assert admission.bytes_in_flight == 0
+        assert admission.partial_bytes == 0
+        assert all(not account.bytes_in_flight for account in admission.accounts.values())
+        assert not [call for call in self.log.calls if call.method_name == "exception"]
+
+    async def _check_store(self) -> None:
+        """Find each agent's history without a gap, and the log to be all of them."""
+        found: dict[tuple[Uid, AgentId], list[int]] = {}
+        positions = []
+        for name, entry in await scan_all(self.store.store, Filter()):
+            found.setdefault(name, []).append(entry.sequence)
+            positions.append(entry.position)
+        assert positions == sorted(set(positions))
+        for name, sequences in found.items():
+            assert sequences == [*range(len(sequences))], name
+
+    # Looking behind the wire
+
+    async def events(self, agent_id: str = "a", uid: Uid = ALICE) -> list[str]:
+        """Return the names of an agent's recorded events."""
+        (record,) = await self.store.store.load([(uid, AgentId(agent_id))])
+        if record is None:
+            return []
+        entries = await read_all(self.store.store, record)
+        return [next(iter(json.loads(entry.event))) for entry in entries]
+
+    async def next_sequence(self, agent_id: str = "a", uid: Uid = ALICE) -> int:
+        """Return how many entries of an agent are recorded."""
+        return len(await self.events(agent_id, uid))
+
+
+def code_of(reply: Message) -> str | None:
+    """Return what a reply refuses with, if it does."""
+    code: str | None = reply["error"]["code"] if not reply["ok"] else None
+    return code
+
+
+def codes_of(replies: Iterable[Message]) -> list[str | None]:
+    """Return what each reply refuses with."""
+    return [code_of(reply) for reply in replies]
