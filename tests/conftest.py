@@ -10,6 +10,7 @@ settings.register_profile("journal", deadline=None, max_examples=60)
 settings.load_profile("journal")
 
 pytest.register_assert_rewrite(
+    "agent_journal.testing.durable_contract",
     "agent_journal.testing.plain_journal",
     "agent_journal.testing.store_contract",
     "agent_journal.testing.store_machine",

@@ -9,7 +9,8 @@ import pytest
 
 from agent_journal.store.base import Store
 from agent_journal.store.sqlite import SqliteStore
-from agent_journal.testing.store_contract import DurableStoreContract, StoreContract
+from agent_journal.testing.durable_contract import DurableStoreContract
+from agent_journal.testing.store_contract import StoreContract
 from agent_journal.testing.stores import RestartingStore
 
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from helpers import ALICE, BOB, ROOT, Service, append, code_of, codes_of, settled, terminated
 
 from agent_journal.model import DAEMON_EVENTS
 from agent_journal.wire import render_timestamp
+from helpers import ALICE, BOB, ROOT, Service, append, code_of, codes_of, settled, terminated
 
 
 async def test_an_append_is_answered_with_its_place() -> None:
@@ -56,18 +56,19 @@ async def test_entries_are_one_transaction_with_neighbouring_sequences() -> None
 async def test_the_time_of_receipt_is_the_timestamp_unless_the_client_gives_one() -> None:
     async with Service() as service:
         client = service.connect()
-        client.send(append("a"))
+        start = service.clock.wall_us()
+        await client.ask(append("a"))
         service.clock.advance(1.5)
+        service.store.hold("commit")
         client.send(append("a"))
         service.clock.advance(60)
         client.send(append("a", timestamp="2001-02-03T04:05:06.7+01:00"))
+        service.store.release("commit")
         await settled()
-        now = service.clock.wall_us()
-        client.replies  # noqa: B018 - they are not looked at here
-        reply = await client.ask_one({"op": "read", "agent_id": "a"})
+        _, _, reply = await client.ask({"op": "read", "agent_id": "a"})
         assert [entry["timestamp"] for entry in reply["entries"]] == [
-            render_timestamp(now - 61_500_000),
-            render_timestamp(now - 60_000_000),
+            render_timestamp(start),
+            render_timestamp(start + 1_500_000),
             "2001-02-03T03:05:06.700000Z",
         ]
 
@@ -130,7 +131,7 @@ async def test_a_compacted_agent_that_begins_again_runs(*, reload: bool) -> None
         assert (agent["state"], agent.get("reason")) == ("running", None)
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no_event": ({"op": "append", "agent_id": "a"}, "event"),
     "two_events": ({"op": "append", "agent_id": "a", "event": {"A": 1, "B": 2}}, "event"),
     "bad_agent": (append("-x"), "agent_id"),
@@ -254,12 +255,13 @@ async def test_expected_sequences_may_be_pipelined() -> None:
 async def test_two_writers_of_one_agent_take_turns() -> None:
     async with Service() as service:
         one, other = service.connect(), service.connect()
+        await one.ask(append(expected_sequence=0))
         service.store.hold("commit")
-        for n in range(6):
+        for n in range(1, 6):
             (one, other)[n % 2].send(append(expected_sequence=n))
         service.store.release("commit")
         await settled()
-        assert [reply["sequence"] for reply in one.replies] == [0, 2, 4]
+        assert [reply["sequence"] for reply in one.replies] == [2, 4]
         assert [reply["sequence"] for reply in other.replies] == [1, 3, 5]
 
 
@@ -323,6 +325,6 @@ async def test_an_admin_acts_in_any_namespace() -> None:
         await settled()
         own, third, alices, roots = root.replies
         assert (own["sequence"], third["sequence"]) == (0, 2)
-        assert [[*e["event"]][0] for e in alices["entries"]] == ["First", "Second", "Third"]
-        assert [[*e["event"]][0] for e in roots["entries"]] == ["Own"]
+        assert [next(iter(e["event"])) for e in alices["entries"]] == ["First", "Second", "Third"]
+        assert [next(iter(e["event"])) for e in roots["entries"]] == ["Own"]
         assert await service.events("a", ROOT) == ["Own"]

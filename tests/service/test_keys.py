@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers import ALICE, ROOT, Service, append, code_of, codes_of, settled, terminated
 
 from agent_journal.service import heads
+from helpers import ALICE, ROOT, Service, append, code_of, codes_of, settled, terminated
 
 HEADS = pytest.mark.parametrize("forget", [False, True], ids=["in_memory", "from_the_store"])
 
@@ -259,13 +259,27 @@ async def test_many_keys_on_their_way_are_all_found(monkeypatch: pytest.MonkeyPa
         assert await service.next_sequence() == 20
 
 
+async def test_keys_that_are_durable_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that runs for months uses millions; the store knows them."""
+    monkeypatch.setattr(heads, "KEYS_MAX", 10)
+    async with Service() as service:
+        client = service.connect()
+        for n in range(60):
+            await client.ask(append(key=f"{n:03}"), append("b", key=f"{n:03}"))
+            await client.ask({**entries({"event": {"A": 1}, "key": f"{n:03}"}), "agent_id": "c"})
+        in_memory = service.context.heads.namespace(ALICE)
+        assert {name: len(in_memory[name].keys) <= 20 for name in "abc"} == dict.fromkeys(
+            "abc", True
+        )
+        replies = await client.ask(*[append(key=f"{n:03}") for n in range(60)])
+        assert all(reply["duplicate"] for reply in replies)
+
+
 @pytest.mark.parametrize("what", ["evicted", "forgotten", "keys_cleared"])
 async def test_a_key_used_while_it_is_looked_up_is_not_used_twice(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store said that it is new; by then another connection has recorded it, and the
-    memory of that is gone again.
-    """
+    """The store said it was new; since then it was recorded, and that is forgotten again."""
     monkeypatch.setattr(heads, "KEYS_MAX", 2)
     async with Service(heads_max=4) as service:
         slow, fast = service.connect(), service.connect()

@@ -1,50 +1,38 @@
-"""Bytes to requests and results to bytes: any input gives an answer, and none an accident."""
+"""Bytes to requests: any line is one or is refused with what is wrong with it, never else."""
 
 from __future__ import annotations
 
 import json
-import tracemalloc
-from datetime import UTC, datetime, timedelta, timezone
-from itertools import pairwise
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_journal.errors import (
     ERRORS,
-    FrameTooLargeError,
     InvalidError,
-    JournalError,
     MalformedError,
-    SequenceConflictError,
     UnknownOpError,
 )
 from agent_journal.model import AGENT_ID_BYTES_MAX, DAEMON_EVENTS, ITERATION_MAX, SEQUENCE_MAX
 from agent_journal.wire import (
     Append,
-    EntryRenderer,
-    Framer,
     Ping,
     Read,
     RefusedLineError,
-    appended_replies,
-    appended_reply,
     check_agent_id,
     check_key,
     decode_request,
     error_reply,
     event_name,
     is_same_event,
-    micros_from,
     ok_reply,
-    render_timestamp,
     terminated_reason,
 )
 
-FRAME_MAX = 40
 UNSTARTED = Append(agent_id="a")
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -72,67 +60,6 @@ def refused_or_none(raw: bytes) -> RefusedLineError | None:
         return refused
     assert json.loads(ok_reply(request.id, {}))["ok"]
     return None
-
-
-def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in pairwise(places)]
-
-
-class TestFraming:
-    streams = st.lists(st.sampled_from([b"", b"a", b"x" * 39, b"x" * 40, b"x" * 41, b"yy\r"])).map(
-        b"\n".join
-    ) | st.binary(max_size=300).map(lambda data: data.replace(b"\x01", b"\n"))
-
-    @given(stream=streams, cuts=st.lists(st.integers(0, 10**6), max_size=30))
-    @example(stream=b"x" * 41 + b"\nok\n", cuts=[40, 41])
-    @example(stream=b"x" * 40 + b"\n" + b"y" * 41, cuts=[])
-    def test_any_chunking_gives_the_same_lines(self, stream: bytes, cuts: list[int]) -> None:
-        """Lines as they are, each too long one once as None, and what did not end not at all."""
-        framer = Framer(FRAME_MAX)
-        found: list[bytes | None] = []
-        for piece in pieces(stream, cuts):
-            found += framer.feed(piece)
-            assert framer.partial_bytes <= FRAME_MAX
-        *lines, rest = stream.split(b"\n")
-        expected: list[bytes | None] = [None if len(one) > FRAME_MAX else one for one in lines]
-        if len(rest) > FRAME_MAX:
-            expected.append(None)
-        assert found == expected
-        assert framer.partial_bytes == (len(rest) if len(rest) <= FRAME_MAX else 0)
-
-    def test_a_line_too_long_is_told_of_before_it_ends(self) -> None:
-        framer = Framer(FRAME_MAX)
-        assert [*framer.feed(b"x" * 40)] == []
-        assert [*framer.feed(b"x")] == [None]
-        for _ in range(100):
-            assert [*framer.feed(b"x" * 1000)] == []
-            assert framer.partial_bytes == 0
-        assert [*framer.feed(b"xx\nnext\n")] == [b"next"]
-
-    @pytest.mark.parametrize("piece", [1, 2, 7, 100])
-    def test_a_line_in_small_pieces_takes_little_more_memory_than_its_bytes(
-        self, piece: int
-    ) -> None:
-        """A client that sends two bytes at a time does not make the daemon hold fifty."""
-        size = 100_000
-        framer = Framer(2 * size)
-        tracemalloc.start()
-        try:
-            before, _ = tracemalloc.get_traced_memory()
-            for start in range(0, size, piece):
-                framer.feed(bytes([65 + start % 7]) * piece)
-            after, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert after - before < 4 * size
-
-    def test_what_is_discarded_ends_with_its_newline(self) -> None:
-        framer = Framer(FRAME_MAX)
-        framer.feed(b"begun")
-        framer.discard_line()
-        assert framer.partial_bytes == 0
-        assert [*framer.feed(b" and ended\n{}\n")] == [b"{}"]
 
 
 class TestDecoding:
@@ -457,182 +384,3 @@ class TestChecks:
     ) -> None:
         assert is_same_event(one, other) is is_same
         assert is_same_event(other, one) is is_same
-
-
-EDGES = [
-    (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000000Z"),
-    (datetime(999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "0999-12-31T23:59:59.999999Z"),
-    (datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01T00:00:00.000000Z"),
-    (datetime(1969, 12, 31, 23, 59, 59, 1, tzinfo=UTC), "1969-12-31T23:59:59.000001Z"),
-    (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "9999-12-31T23:59:59.999999Z"),
-]
-
-
-class TestTimestamps:
-    @pytest.mark.parametrize(("moment", "text"), EDGES, ids=str)
-    def test_the_first_and_the_last_year(self, moment: datetime, text: str) -> None:
-        assert render_timestamp(micros_from(moment)) == text
-
-    @given(
-        moment=st.datetimes(
-            min_value=datetime(1, 1, 2),  # noqa: DTZ001 - hypothesis adds the zone
-            max_value=datetime(9999, 12, 30),  # noqa: DTZ001
-            timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m))),
-        )
-    )
-    def test_a_timestamp_comes_back_as_the_same_moment_in_utc(self, moment: datetime) -> None:
-        request = decode_request(line(op="append", agent_id="a", timestamp=moment.isoformat()))
-        assert isinstance(request, Append)
-        assert request.timestamp is not None
-        text = render_timestamp(micros_from(request.timestamp))
-        assert len(text) == 27
-        assert text.endswith("Z")
-        assert datetime.fromisoformat(text) == moment
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "0001-01-01T00:00:00+00:01",
-            "0001-01-01T00:00:00+14:00",
-            "9999-12-31T23:59:59.999999-00:01",
-            "9999-12-31T12:00:00-23:59",
-        ],
-    )
-    def test_a_moment_beyond_the_first_or_last_year_is_refused(self, text: str) -> None:
-        """In UTC it has no four-digit year: recorded, it could never be read again."""
-        refused: JournalError | None = None
-        try:
-            request = decode_request(line(op="append", agent_id="a", timestamp=text))
-            assert isinstance(request, Append)
-            assert request.timestamp is not None
-            micros_from(request.timestamp)
-        except RefusedLineError as error:
-            refused = error.error
-        except JournalError as error:
-            refused = error
-        assert isinstance(refused, InvalidError)
-        assert refused.details == {"field": "timestamp"}
-
-    @given(
-        micros=st.lists(
-            st.integers(
-                micros_from(datetime(1, 1, 1, tzinfo=UTC)),
-                micros_from(datetime(9999, 12, 31, tzinfo=UTC)),
-            )
-            | st.integers(-2_000_000, 2_000_000),
-            max_size=9,
-        )
-    )
-    def test_an_entry_shows_its_timestamp_whatever_came_before(self, micros: list[int]) -> None:
-        """The renderer remembers the last second; neighbours must not get each other's."""
-        renderer = EntryRenderer()
-        for one in micros:
-            entry = json.loads(renderer.render(0, 0, one, b"a", 0, b'{"A":1}'))
-            assert entry["timestamp"] == render_timestamp(one)
-
-
-class TestReplies:
-    ids = st.none() | st.integers(-(10**30), 10**30) | st.text()
-
-    @given(request_id=ids, fields=st.dictionaries(st.text(max_size=5), json_values, max_size=3))
-    def test_an_ok_reply_is_one_line_with_the_id(
-        self, request_id: int | str | None, fields: dict[str, object]
-    ) -> None:
-        fields = {name: value for name, value in fields.items() if name not in {"id", "ok"}}
-        reply = ok_reply(request_id, json.loads(json.dumps(fields)))
-        assert reply.count(b"\n") == 1
-        assert reply.endswith(b"\n")
-        decoded = json.loads(reply)
-        assert decoded.get("id") == request_id
-        assert ("id" in decoded) == (request_id is not None)
-        assert decoded["ok"] is True
-
-    @given(request_id=ids, message=st.text(), expected=st.integers(0, SEQUENCE_MAX))
-    def test_an_error_reply_says_what_its_class_says(
-        self, request_id: int | str | None, message: str, expected: int
-    ) -> None:
-        error = SequenceConflictError(message, expected=expected, actual=expected + 1)
-        decoded = json.loads(error_reply(request_id, error))
-        assert decoded == {
-            "id": request_id,
-            "ok": False,
-            "error": {
-                "code": "sequence_conflict",
-                "message": message,
-                "retryable": False,
-                "outcome": "not_recorded",
-                "expected": expected,
-                "actual": expected + 1,
-            },
-        }
-
-    @given(
-        request_id=ids,
-        sequence=st.integers(0, SEQUENCE_MAX),
-        position=st.integers(0, SEQUENCE_MAX),
-        count=st.integers(1, 10**6),
-        is_duplicate=st.booleans(),
-    )
-    @example(request_id='%d "quoted" \\ %s\n', sequence=0, position=0, count=1, is_duplicate=True)
-    def test_an_append_is_answered_with_its_place(
-        self,
-        request_id: int | str | None,
-        sequence: int,
-        position: int,
-        count: int,
-        *,
-        is_duplicate: bool,
-    ) -> None:
-        raw = appended_reply(request_id, sequence, position, count, is_duplicate=is_duplicate)
-        assert raw.count(b"\n") == 1
-        expected: dict[str, object] = {} if request_id is None else {"id": request_id}
-        expected |= {"ok": True, "sequence": sequence, "position": position, "count": count}
-        if is_duplicate:
-            expected["duplicate"] = True
-        assert json.loads(raw) == expected
-
-    @given(
-        asked=st.lists(
-            st.tuples(st.integers(-(10**30), 10**30), st.integers(0, SEQUENCE_MAX)),
-            min_size=1,
-            max_size=9,
-        ),
-        first=st.integers(0, SEQUENCE_MAX),
-    )
-    def test_a_run_is_answered_as_one_by_one(
-        self, asked: list[tuple[int, int]], first: int
-    ) -> None:
-        ids, sequences = [one[0] for one in asked], [one[1] for one in asked]
-        assert appended_replies(ids, sequences, first) == b"".join(
-            appended_reply(request_id, sequence, first + place, 1)
-            for place, (request_id, sequence) in enumerate(asked)
-        )
-
-    @given(
-        sequence=st.integers(0, SEQUENCE_MAX),
-        iteration=st.integers(0, ITERATION_MAX),
-        payload=json_values,
-        uid=st.none() | st.integers(0, 2**32 - 1),
-    )
-    def test_an_entry_holds_its_event_as_it_was_sent(
-        self, sequence: int, iteration: int, payload: object, uid: int | None
-    ) -> None:
-        event = json.dumps({"%d": payload}).encode()
-        raw = EntryRenderer().render(sequence, sequence, 0, b"a:b@c", iteration, event, uid)
-        assert raw.endswith(b',"event":' + event + b"}")
-        decoded = json.loads(raw)
-        assert decoded == {
-            **({} if uid is None else {"uid": uid}),
-            "sequence": sequence,
-            "position": sequence,
-            "timestamp": "1970-01-01T00:00:00.000000Z",
-            "agent_id": "a:b@c",
-            "iteration": iteration,
-            "event": json.loads(event),
-        }
-
-
-def test_an_error_shows_its_details_beside_its_message() -> None:
-    reply = json.loads(error_reply(None, FrameTooLargeError("too long", frame_bytes_max=5)))
-    assert reply["error"]["frame_bytes_max"] == 5
-    assert reply["id"] is None

@@ -158,7 +158,9 @@ class Database:
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
             values = list(itertools.chain.from_iterable(some))
-            self._writer.execute(with_rows(name, len(some)), values)
+            # Of one set of values; execute() would ask for the last rowid, and that is
+            # one more turn of the interpreter's lock, which the event loop holds.
+            self._writer.executemany(with_rows(name, len(some)), (values,))
 
     def _compact(self, number: AgentNumber, record: AgentRecord, next_position: Position) -> None:
         self._query("renumber_agent", record.number, record.state, record.updated_at, number)

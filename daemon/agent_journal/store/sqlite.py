@@ -37,9 +37,9 @@ T = TypeVar("T")
 # Large generations dirty each agent's page of the index for more entries at
 # once, small ones make a restart and the memory cheap.
 SETTLE_ENTRIES: Final = 8192
-SETTLE_SLICE_ENTRIES_MIN: Final = 1024
+SETTLE_SLICE_ENTRIES_MIN: Final = 512
 CHECKPOINT_COMMITS: Final = 64
-CHECKPOINT_BYTES: Final = 1024 * 1024  # a checkpoint of so much takes some 3 ms, and is felt
+CHECKPOINT_BYTES: Final = 512 * 1024  # a checkpoint of so much takes some 2 ms, and is felt
 FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 AGENTS_SLICE: Final = 500
 
@@ -344,6 +344,7 @@ class SqliteStore:
         if frozen is None:
             frozen = self._unsettled.freeze()
             self._to_settle = sorted(frozen.stories, reverse=True)
+            self._entries_since_settling = 0
         numbers, entries = [], 0
         wanted = max(2 * self._entries_since_settling, SETTLE_SLICE_ENTRIES_MIN)
         while self._to_settle and entries < wanted:
