@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from .errors import InvalidError, JournalError, MalformedError, UnknownOpError
+from .errors import (
+    FrameTooLargeError,
+    InvalidError,
+    JournalError,
+    MalformedError,
+    UnknownOpError,
+)
 from .model import (
     AGENT_ID_BYTES_MAX,
     DAEMON_EVENTS,
@@ -32,14 +38,18 @@ from .model import (
 RequestId = int | str | None
 
 
-UNFINISHED_LINE: Final = b"\n"  # stands for what was behind the last newline at the end of input
+# The framer's own words among the lines: no JSON begins with NUL, so a client
+# that sends them is refused too.
+_TOO_LONG: Final = b"\0too long:"
+UNFINISHED_LINE: Final = b"\0unfinished"  # what was behind the last newline at the end of input
 
 
 class Framer:
     """Cuts a stream of bytes into lines, with bounded memory.
 
-    A line that grows beyond ``frame_bytes_max`` comes out once, as ``None``,
-    as soon as it is known to be too long; what is left of it is thrown away.
+    A line that grows beyond ``frame_bytes_max`` comes out once, as a word that
+    ``decode_request`` refuses as too large, as soon as it is known to be too
+    long; what is left of it is thrown away.
     """
 
     def __init__(self, frame_bytes_max: int) -> None:
@@ -47,30 +57,31 @@ class Framer:
         self._partial = bytearray()  # a line that has not ended
         self._is_discarding = False
 
-    def feed(self, data: bytes) -> Sequence[bytes | None]:
+    def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that *data* completes, without their newlines."""
-        lines: list[bytes | None]
         if not self._partial and not self._is_discarding:
-            whole = data.split(b"\n")
-            rest = whole.pop()
+            lines = data.split(b"\n")
+            rest = lines.pop()
             if not rest and len(data) <= self.frame_bytes_max:
-                return whole
-            lines = [*whole]
+                return lines
         else:
             end = data.find(b"\n")
             if end < 0:
                 return self._hold(data)
             lines = self._finish(data[:end])
             lines += data[end + 1 :].split(b"\n")
-            rest = lines.pop() or b""
+            rest = lines.pop()
         if len(data) > self.frame_bytes_max:
-            lines = [None if line is None or self._is_too_long(line) else line for line in lines]
+            lines = [self._checked(line) for line in lines]
         if rest:
             lines += self._hold(rest)
         return lines
 
-    def _is_too_long(self, line: bytes) -> bool:
-        return len(line) > self.frame_bytes_max
+    def _checked(self, line: bytes) -> bytes:
+        """Return *line*, or in its place the word for a line that is too long."""
+        if len(line) <= self.frame_bytes_max:
+            return line
+        return _TOO_LONG + b"%d" % self.frame_bytes_max
 
     def discard_line(self) -> None:
         """Throw away the line that has not ended, up to its newline."""
@@ -82,22 +93,23 @@ class Framer:
         """How much is held of a line that has not ended."""
         return len(self._partial)
 
-    def _hold(self, piece: bytes) -> list[bytes | None]:
+    def _hold(self, piece: bytes) -> list[bytes]:
         if self._is_discarding:
             return []
         self._partial += piece
         if len(self._partial) > self.frame_bytes_max:
+            too_long = self._checked(bytes(self._partial))
             self.discard_line()
-            return [None]
+            return [too_long]
         return []
 
-    def _finish(self, piece: bytes) -> list[bytes | None]:
+    def _finish(self, piece: bytes) -> list[bytes]:
         if self._is_discarding:
             self._is_discarding = False
             return []
         line = bytes(self._partial + piece)
         self._partial.clear()
-        return [None if self._is_too_long(line) else line]
+        return [self._checked(line)]
 
 
 _Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
@@ -244,12 +256,8 @@ def decode_request(line: bytes) -> Request:
 
 def _decode_again(line: bytes, problem: Exception) -> Request:
     """Find out what is wrong with *line*, or that nothing is."""
-    if line == UNFINISHED_LINE:
-        error: JournalError = MalformedError(
-            "the last line did not end in a newline, so nothing of it was recorded; "
-            "end each line with \\n"
-        )
-        raise RefusedLineError(error, None)
+    if line.startswith(b"\0"):
+        raise RefusedLineError(_framing_error(line), None)
     try:
         line.decode()
         members = _decode_members(line)
@@ -258,7 +266,9 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
     request_id = _readable_id(members)
     op = members.get("op")
     if op is None:
-        error = InvalidError(f'"op" is missing; it is one of: {_OPS_TEXT}', field="op")
+        error: JournalError = InvalidError(
+            f'"op" is missing; it is one of: {_OPS_TEXT}', field="op"
+        )
         raise RefusedLineError(error, request_id)
     try:
         name = msgspec.json.decode(op, type=str)
@@ -274,6 +284,23 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
     except _REFUSED as invalid:
         problem = invalid
     raise RefusedLineError(_invalid(problem), request_id)
+
+
+def _framing_error(line: bytes) -> JournalError:
+    """Return the error for a word of the framer's."""
+    limit = line.removeprefix(_TOO_LONG)
+    if limit != line and limit.isdigit():
+        return FrameTooLargeError(
+            f"the line is longer than {limit.decode()} bytes (limits.frame_bytes_max) and was "
+            "discarded; split it, or record a reference to what is large",
+            frame_bytes_max=int(limit),
+        )
+    if line == UNFINISHED_LINE:
+        return MalformedError(
+            "the last line did not end in a newline, so nothing of it was recorded; "
+            "end each line with \\n"
+        )
+    return MalformedError("the line is not a JSON object: it begins with NUL")
 
 
 def _readable_id(members: dict[str, Raw]) -> RequestId:

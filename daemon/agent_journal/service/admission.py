@@ -65,16 +65,14 @@ class Admission:
         if not account.connections and not account.bytes_in_flight:
             del self.accounts[uid]
 
-    def take(self, account: Account, size: int) -> None:
-        """Count *size* bytes as in flight."""
+    def change(self, account: Account, size: int) -> None:
+        """Count *size* bytes as in flight; less than none, as answered.
+
+        Those who waited for room read again when half of a bound is free.
+        """
         self.bytes_in_flight += size
         account.bytes_in_flight += size
-
-    def give(self, account: Account, size: int) -> None:
-        """Count *size* bytes as answered, and let those read again who waited for room."""
-        self.bytes_in_flight -= size
-        account.bytes_in_flight -= size
-        if self._waiting:
+        if size < 0 and self._waiting:
             self._wake()
 
     @property

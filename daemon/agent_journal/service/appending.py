@@ -36,7 +36,7 @@ from ..wire import (
 )
 from .admission import RETRY_MS, Account
 from .context import Context
-from .heads import Head, remember_key
+from .heads import Head, Namespace, recent_key, remember_key
 from .operations import Caller, settle
 
 TERMINATED: Final = "Terminated"
@@ -62,6 +62,7 @@ class Recorder:
         self._admission = context.admission
         self._account = account
         self._own = context.heads.namespace(uid)
+        self._own_heads = self._own.heads
 
     def record(self, request: Append, run: Run) -> bool:
         """Add what *request* records to *run*; False: ``prepare`` has to be asked first.
@@ -78,7 +79,7 @@ class Recorder:
                 f"too much is in flight; nothing of this was recorded, try again in {RETRY_MS} ms",
                 retry_ms=RETRY_MS,
             )
-        head = self._own.get(request.agent_id)
+        head = self._own_heads.get(request.agent_id)
         if head is None or request.entries is not None or request.uid is not None:
             return self._record_otherwise(head, request, run)
         event, key = request.event, request.key
@@ -91,7 +92,7 @@ class Recorder:
             _check_fence(head, request)
         if head.state is not RUNNING or head.is_new or name == TERMINATED:
             _check_alive(head)
-            self._add(head, run, name, request)
+            self._add(self._own, head, run, name, request)
         else:
             sequence = head.next_sequence
             given = request.timestamp
@@ -107,9 +108,9 @@ class Recorder:
             )
             run.sequences.append(sequence)
             head.next_sequence = sequence + 1  # type: ignore[assignment]
-            head.batch = self._heads.batch
+            head.submission = self._own.submitted + 1
             if key is not None:
-                self._remember(head, key, sequence)
+                remember_key(self._own, head, key, sequence)
         run.requests.append(request)
         return True
 
@@ -121,27 +122,30 @@ class Recorder:
         check_entries(request)
         if any(key <= head.key_high for key in keys_of(request)):
             return False
-        self._record_all(head, request, run)
+        self._record_all(self._own, head, request, run)
         return True
 
     def record_prepared(self, uid: Uid, request: Append, run: Run) -> None:
         """Add what ``prepare`` found to be new."""
         self.now = Micros(self._context.clock.wall_us())
-        self._record_all(self._heads.namespace(uid)[request.agent_id], request, run)
+        namespace = self._heads.namespace(uid)
+        self._record_all(namespace, namespace.heads[request.agent_id], request, run)
 
-    def _record_all(self, head: Head, request: Append, run: Run) -> None:
+    def _record_all(self, namespace: Namespace, head: Head, request: Append, run: Run) -> None:
         """Add the entries of *request*, whose form and keys were checked."""
         _check_fence(head, request)
         _check_alive(head)
         sources: Seq[Append | EntryFields] = request.entries or [request]
         first = head.next_sequence
         for source in sources:
-            self._add(head, run, event_name(source.event), source)
+            self._add(namespace, head, run, event_name(source.event), source)
         del run.sequences[-len(sources) :]
         run.sequences.append(first)
         run.requests.append(request)
 
-    def _add(self, head: Head, run: Run, name: str, source: Append | EntryFields) -> None:
+    def _add(
+        self, namespace: Namespace, head: Head, run: Run, name: str, source: Append | EntryFields
+    ) -> None:
         """Add one entry, and what it means for its agent's state."""
         given = source.timestamp
         timestamp = self.now if given is None else micros_from(given)
@@ -159,11 +163,8 @@ class Recorder:
         run.sequences.append(sequence)
         head.next_sequence = Sequence(sequence + 1)
         if source.key is not None:
-            self._remember(head, source.key, sequence)
-        head.batch = self._heads.batch
-
-    def _remember(self, head: Head, key: str, sequence: Sequence) -> None:
-        remember_key(head, key, sequence, is_committed=self._heads.is_committed(head))
+            remember_key(namespace, head, source.key, sequence)
+        head.submission = namespace.submitted + 1
 
     async def prepare(self, caller: Caller, uid: Uid, request: Append) -> bytes | None:
         """Bring into memory what ``record`` needs; return the reply if it is a repeat.
@@ -177,7 +178,7 @@ class Recorder:
         keys = keys_of(request)
         sources: Seq[Append | EntryFields] = request.entries or [request]
         places = [place for place, source in enumerate(sources) if source.key is not None]
-        heads = self._heads.namespace(uid)
+        heads = self._heads.namespace(uid).heads
         while True:
             await self._heads.load(uid, AgentId(request.agent_id))
             head = heads.get(request.agent_id)
@@ -188,7 +189,7 @@ class Recorder:
             head = heads.get(request.agent_id)
             if head is None or head.number != number:
                 continue  # compacted, or forgotten, while the store was asked
-            used |= {key: head.keys[key] for key in keys if key in head.keys}
+            used |= {key: at for key in keys if (at := recent_key(head, key)) is not None}
             sequences = [used[key] for key in keys]
             if all(sequence is None for sequence in sequences):
                 return None

@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..model import Position, Uid
 from ..store.base import AgentChange, Batch, NewEntry, Store
-from .heads import Heads
+from .heads import Heads, Namespace
 from .metrics import Metrics
 
 BATCH_ENTRIES_MAX: Final = 4096
@@ -59,6 +59,8 @@ class Submission(msgspec.Struct, eq=False):
     entries: list[NewEntry] = msgspec.field(default_factory=list)
     changes: list[AgentChange] = msgspec.field(default_factory=list)
     size_bytes: int = 0
+    number: int = 0  # within its namespace
+    namespace: Namespace | None = None
     position: Position | None = None
     error: JournalError | None = None
 
@@ -86,7 +88,6 @@ class Committer:
         self._is_closing = False
         self._is_full = False
         self._batch = Batch()  # the one that is on its way
-        self._is_last = True  # nothing was queued behind it when it was taken
 
     @property
     def queued_bytes(self) -> int:
@@ -105,6 +106,9 @@ class Committer:
             self._heads.forget()
             asyncio.get_running_loop().call_soon(submission.waiter.committed)
             return
+        namespace = submission.namespace = self._heads.namespace(uid)
+        namespace.submitted += 1
+        submission.number = namespace.submitted
         queue = self._queues.get(uid)
         if queue is None:
             queue = self._queues[uid] = deque()
@@ -211,11 +215,7 @@ class Committer:
         return taken
 
     def _begin(self, submissions: list[Submission]) -> Awaitable[Position]:
-        heads = self._heads
-        if not self._queues:  # what is queued from now on is committed with a later batch
-            heads.batch += 1
         self._batch = _batch(submissions)
-        self._is_last = not self._queues
         self.busy_since = self._clock.monotonic()
         return self._store.commit(self._batch)
 
@@ -228,13 +228,11 @@ class Committer:
             # Even a cancelled commit may have reached the disk.  Nobody may be
             # left waiting, and nobody may be told that it did not happen.
             self._failed(submissions, error)
-            if not isinstance(error, StorageFullError):
+            if not isinstance(error, (StorageFullError, DamagedError)):
                 raise
             return False
         finally:
             self.busy_since = None
-        if self._is_last:
-            self._heads.committed = self._heads.batch - 1
         self._is_full = False
         self._metrics.committed(
             len(self._batch.entries),
@@ -243,6 +241,8 @@ class Committer:
         )
         for submission in submissions:
             submission.position = position
+            if submission.namespace is not None:
+                submission.namespace.committed = submission.number
             position += len(submission.entries)  # type: ignore[assignment] # still a position
         self._notify()
         return True
@@ -261,7 +261,7 @@ class Committer:
         for submission in submissions:
             submission.error = refusal
         self._tell(submissions)
-        if isinstance(error, StorageFullError):
+        if isinstance(error, (StorageFullError, DamagedError)):
             # They were numbered behind entries that were not recorded.
             self._refuse_queued(error)
         self._heads.forget()
@@ -294,7 +294,9 @@ class Committer:
             return await self._store.maintain()
         except StorageFullError as error:
             self._report_full(error)
-            return False
+        except DamagedError as error:
+            self._log.critical("journal_damaged", error=str(error))
+        return False
 
 
 def _shutting_down() -> ShuttingDownError:

@@ -29,13 +29,33 @@ _RECORD_FIELDS: Final = AgentRecord.__struct_fields__
 class Head(AgentRecord):
     """An agent as it will be when everything queued is committed."""
 
-    batch: int = 0  # when all of its entries are committed: with this batch, or before
+    submission: int = 0  # the last one of its namespace that holds an entry of it
     is_new: bool = False  # nothing of it was queued yet, nor committed
     keys: dict[str, Sequence] = msgspec.field(default_factory=dict)  # used lately
+    keys_before: dict[str, Sequence] = msgspec.field(default_factory=dict)  # and before these
+    keys_before_submission: int = 0  # when that is committed, the store knows keys_before
 
     def record(self) -> AgentRecord:
         """Return what the store is to know of the agent from now on."""
         return AgentRecord(*[getattr(self, name) for name in _RECORD_FIELDS])
+
+
+class Namespace:
+    """The heads of one uid, and how far its submissions were committed.
+
+    Submissions of a namespace are committed in the order in which they came.
+    """
+
+    __slots__ = ("committed", "heads", "submitted")
+
+    def __init__(self) -> None:
+        self.heads: dict[str, Head] = {}
+        self.submitted = 0
+        self.committed = 0
+
+    def is_committed(self, head: Head) -> bool:
+        """Tell whether nothing of the agent is on its way to the disk."""
+        return head.submission <= self.committed
 
 
 class Heads:
@@ -45,21 +65,19 @@ class Heads:
         self._store = store
         self._clock = clock
         self._heads_max = heads_max
-        self._namespaces: dict[Uid, dict[str, Head]] = {}
+        self._namespaces: dict[Uid, Namespace] = {}
         self._count = 0
         self._loading: dict[tuple[Uid, AgentId], asyncio.Future[None]] = {}
         self._loaded_since = 0  # rises when heads are forgotten: what was being loaded is stale
-        self.batch = 1  # counts the times that the queue was emptied
-        self.committed = 0  # what was queued up to here is on the disk
 
-    def namespace(self, uid: Uid) -> dict[str, Head]:
-        """Return the heads of *uid* by agent id; the dictionary stays the same one."""
-        return self._namespaces.setdefault(uid, {})
+    def namespace(self, uid: Uid) -> Namespace:
+        """Return the namespace of *uid*, which stays the same one."""
+        return self._namespaces.setdefault(uid, Namespace())
 
     async def load(self, uid: Uid, agent_id: AgentId) -> None:
         """Bring the head of an agent into memory, or a new one where there is none."""
         name = uid, agent_id
-        while agent_id not in self.namespace(uid):
+        while agent_id not in self.namespace(uid).heads:
             loading = self._loading.get(name)
             if loading is None:
                 await self._load(uid, agent_id)
@@ -92,37 +110,41 @@ class Heads:
     def _put(self, head: Head) -> None:
         if self._count >= self._heads_max:
             self._make_room()
-        self.namespace(head.uid)[head.agent_id] = head
+        self.namespace(head.uid).heads[head.agent_id] = head
         self._count += 1
 
     def _make_room(self) -> None:
         """Drop the oldest quarter of the heads that are not being committed."""
         wanted = self._heads_max // 4
-        for heads in self._namespaces.values():
-            idle = [name for name, head in heads.items() if head.batch <= self.committed]
+        for namespace in self._namespaces.values():
+            heads = namespace.heads
+            idle = [name for name, head in heads.items() if namespace.is_committed(head)]
             for name in idle[:wanted]:
                 del heads[name]
             self._count -= len(idle[:wanted])
             wanted -= len(idle[:wanted])
 
-    def is_committed(self, head: Head) -> bool:
-        """Tell whether nothing of the agent is on its way to the disk."""
-        return head.batch <= self.committed
-
     def forget(self) -> None:
         """Drop all heads: what was queued behind them will not be recorded."""
-        for heads in self._namespaces.values():
-            heads.clear()
+        for namespace in self._namespaces.values():
+            namespace.heads.clear()
+            namespace.committed = namespace.submitted
         self._count = 0
         self._loaded_since += 1
 
 
-def remember_key(head: Head, key: str, sequence: Sequence, *, is_committed: bool) -> None:
+def remember_key(namespace: Namespace, head: Head, key: str, sequence: Sequence) -> None:
     """Note that *key* is on its way to the disk; the store knows the older ones."""
-    if len(head.keys) >= KEYS_MAX and is_committed:
-        head.keys.clear()
+    if len(head.keys) >= KEYS_MAX and head.keys_before_submission <= namespace.committed:
+        head.keys_before, head.keys = head.keys, {}
+        head.keys_before_submission = namespace.submitted + 1
     head.keys[key] = sequence
     head.key_high = max(head.key_high, key)
+
+
+def recent_key(head: Head, key: str) -> Sequence | None:
+    """Return where *key* was used, if that was lately."""
+    return head.keys.get(key, head.keys_before.get(key))
 
 
 def _head(record: AgentRecord) -> Head:

@@ -271,10 +271,11 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     uid = caller.namespace(request.uid)
     check_agent_id(request.agent_id)
     await caller.agent(uid, request.agent_id)
-    head = context.heads.namespace(uid).get(request.agent_id)
+    namespace = context.heads.namespace(uid)
+    head = namespace.heads.get(request.agent_id)
     while head is None:
         await context.heads.load(uid, AgentId(request.agent_id))
-        head = context.heads.namespace(uid).get(request.agent_id)
+        head = namespace.heads.get(request.agent_id)
     if not is_terminal(head.state) and not request.force:
         raise AgentUnfinishedError(
             f"{head.agent_id} is {head.state}; finish it with Terminated first, "
@@ -287,7 +288,8 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     head.last_iteration = 0
     head.key_high = ""
     head.keys.clear()
-    head.batch = context.heads.batch
+    head.keys_before.clear()
+    head.submission = namespace.submitted + 1
     head.updated_at = Micros(context.clock.wall_us())
     answer = _Answer(caller)
     submission = Submission(answer, changes=[AgentChange(0, head.record(), compacted=ended)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import select
 import socket
 from typing import Final, cast
 
@@ -18,6 +19,7 @@ from .session import Session
 DESCRIPTORS_RESERVED: Final = 64  # for the database, logs, the watcher, and accept itself
 DRAIN_SECONDS: Final = 5.0
 UNSENT_BYTES_MAX: Final = 64 * 1024
+LOOK_SECONDS: Final = 1.0
 
 
 class Connection(asyncio.Protocol):
@@ -56,7 +58,22 @@ class Connection(asyncio.Protocol):
         if self._session is None:
             return False
         self._session.end()
+        self._watch_for_the_end()
         return True
+
+    def _watch_for_the_end(self) -> None:
+        """Find out that a client that sends nothing more has left a stream.
+
+        After the end of input the loop does not look at the socket any more, and
+        a quiet journal has nothing to send that would fail.
+        """
+        if self._session is None or not self._session.is_streaming:
+            return
+        if _is_closed(self._transport.get_extra_info("socket").fileno()):
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            loop = asyncio.get_running_loop()
+            loop.call_later(LOOK_SECONDS, self._watch_for_the_end)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End the session."""
@@ -122,6 +139,13 @@ class Connection(asyncio.Protocol):
             self._session.stop()
 
 
+def _is_closed(descriptor: int) -> bool:
+    """Tell a peer that has closed its end from one that only sends nothing more."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+
+
 class Server:
     """Listens, and keeps the connections."""
 
@@ -178,7 +202,7 @@ class Server:
     def count_unsent(self, session: Session, size: int) -> None:
         """Count replies that nobody reads against the one who asked for them."""
         admission = self.context.admission
-        admission.give(admission.account(session.uid), -size)
+        admission.change(admission.account(session.uid), size)
 
     def ended(self, connection: Connection, uid: Uid) -> None:
         """Take note that a connection has ended."""

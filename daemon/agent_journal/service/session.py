@@ -6,8 +6,8 @@ together when their batch is durable.  Everything else waits its turn: until
 it is answered, what the client sent behind it is not looked at.
 
 So the order of replies follows from two queues: ``_pending``, what was queued
-and not yet answered (runs, and replies that stand behind them), and
-``_backlog``, the lines that wait for the request that is being served.
+and not yet answered (runs, and replies that stand behind them), and what was
+received and not yet looked at.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Final
 import msgspec
 
 from ..errors import (
-    FrameTooLargeError,
     InvalidError,
     JournalError,
     OverloadedError,
@@ -55,6 +54,12 @@ from .operations import Caller
 from .peer import Peer
 
 LINE_OVERHEAD_BYTES: Final = 256  # what a request costs in memory beside its bytes
+
+# How much of one client's input is looked at before others have their turn.
+WINDOW_BYTES: Final = 64 * 1024
+ANSWERS_MAX: Final = 64
+
+END_OF_INPUT: Final = b"\0"  # stands at the end of what was received
 
 
 class Run(Submission):
@@ -93,7 +98,9 @@ class Session:
         self._framer = Framer(context.config.limits.frame_bytes_max)
         self._recorder = Recorder(context, peer.uid, self._account)
         self._pending: deque[Run | bytes] = deque()
-        self._backlog: deque[bytes | None] = deque()
+        self._lines = b""
+        self._unread: deque[bytes] = deque()
+        self._will_go_on = False
         self._run: Run | None = None
         self._task: asyncio.Task[None] | None = None
         self._request: Request | None = None  # the one that is being served by the task
@@ -108,85 +115,166 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take in bytes from the client."""
-        framer, admission = self._framer, self._context.admission
-        before = framer.partial_bytes
-        lines = framer.feed(data)
-        if framer.partial_bytes != before:
-            self._count_partial_line(framer.partial_bytes - before)
-        if self._task is not None or self._backlog:
-            self._backlog += lines
-            self._hear_while_serving()
-            self._update_reading()
-        elif lines:
-            self._handle(iter(lines))
-        limit = admission.limits.connection_bytes_in_flight_max
-        if self._in_flight_bytes >= limit or admission.is_tight:
-            self._update_reading()
+        if self._is_stopping:
+            return
+        if self._is_idle() and len(data) <= WINDOW_BYTES:
+            self._handle(self._lines_of(data))
+            admission = self._context.admission
+            limit = admission.limits.connection_bytes_in_flight_max
+            if not self._is_idle() or self._in_flight_bytes >= limit or admission.is_tight:
+                self._update_reading()
+            return
+        self._unread.append(data)
+        self._count_in_flight(len(data))
+        self._go_on()
 
     def end(self) -> None:
         """Take note that the client will send nothing more."""
         self._has_ended = True
-        if self._framer.partial_bytes:
-            self._forget_partial_line()
-            if self._task is None and not self._backlog:
-                self._handle(iter([UNFINISHED_LINE]))
-            else:
-                self._backlog.append(UNFINISHED_LINE)
-        self._close_if_done()
+        self._unread.append(END_OF_INPUT)
+        self._go_on()
 
     def lost(self) -> None:
         """Take note that the client is gone; what it queued is recorded all the same."""
         self._is_stopping = True
-        self._forget_partial_line()
-        self._backlog.clear()
+        self._forget_unread()
         self._context.admission.forget(self)
-        if self._task is not None:
-            self._cancel_task()
+        self._cancel_task()
 
     def stop(self) -> None:
         """Take no more requests; the connection is closed when all are answered."""
         self._is_stopping = True
         self._has_ended = True
-        self._forget_partial_line()
-        if self._task is not None and isinstance(self._request, Tail):
+        self._forget_unread()
+        if isinstance(self._request, Tail):
             self._cancel_task()
         self._update_reading()
         self._close_if_done()
 
+    @property
+    def is_streaming(self) -> bool:
+        """Tell whether the client waits for entries that are yet to come."""
+        return isinstance(self._request, Tail) and self._request.follow
+
+    # What was received and not yet looked at: whole lines that were put back,
+    # and behind them bytes as they came.  Kept as bytes, since a line of some
+    # bytes is an object of ten times as many.
+
+    def _is_idle(self) -> bool:
+        return self._task is None and not self._unread and not self._lines
+
+    def _go_on(self) -> None:
+        """Look at what was received, as far as it may be looked at now."""
+        if self._is_stopping or self._closing is not None:
+            self._forget_unread()
+        elif self._task is not None:
+            if self.is_streaming:
+                self._hear(self._next_lines())
+        elif self._may_go_on():
+            self._handle(self._next_lines())
+        if self._may_go_on():
+            self._schedule()
+        self._update_reading()
+        self._close_if_done()
+
+    def _schedule(self) -> None:
+        """Go on when others had their turn, if there is something to look at."""
+        if (self._unread or self._lines) and not self._will_go_on:
+            self._will_go_on = True
+            asyncio.get_running_loop().call_soon(self._go_on_soon)
+
+    def _go_on_soon(self) -> None:
+        self._will_go_on = False
+        self._go_on()
+
+    def _may_go_on(self) -> bool:
+        """Tell whether another request may be looked at."""
+        if self._sink.unsent_bytes:
+            return False
+        limit = self._context.admission.limits.connection_bytes_in_flight_max
+        held = sum(map(len, self._unread)) + len(self._lines)
+        return (self._task is None or self.is_streaming) and self._in_flight_bytes - held < limit
+
+    def _next_lines(self) -> list[bytes]:
+        """Take some of the lines that were not looked at."""
+        if self._lines:
+            lines, self._lines = self._lines, b""
+            self._count_in_flight(-len(lines))
+            return lines.split(b"\n")[:-1]
+        if not self._unread:
+            return []
+        data = self._unread.popleft()
+        if len(data) > WINDOW_BYTES:
+            end = data.rfind(b"\n", 0, WINDOW_BYTES) + 1 or WINDOW_BYTES
+            self._unread.appendleft(data[end:])
+            data = data[:end]
+        self._count_in_flight(-len(data))
+        return self._lines_of(data)
+
+    def _lines_of(self, data: bytes) -> list[bytes]:
+        """Return the lines that *data* completes."""
+        framer = self._framer
+        before = framer.partial_bytes
+        if data is END_OF_INPUT:
+            framer.discard_line()
+            lines = [UNFINISHED_LINE] if before else []
+        else:
+            lines = framer.feed(data)
+        if framer.partial_bytes != before:
+            self._count_partial_line(framer.partial_bytes - before)
+        return lines
+
+    def _put_back(self, lines: Iterator[bytes]) -> None:
+        """Keep *lines* until they may be looked at."""
+        rest = [*lines]
+        if rest:
+            rest.append(b"")
+            self._lines = b"\n".join(rest)
+            self._count_in_flight(len(self._lines))
+
+    def _forget_unread(self) -> None:
+        self._count_in_flight(-len(self._lines) - sum(map(len, self._unread)))
+        self._lines = b""
+        self._unread.clear()
+        self._context.admission.partial_bytes -= self._framer.partial_bytes
+        self._framer.discard_line()
+
     def is_quiet(self) -> bool:
         """Tell whether everything was answered."""
-        return not self._pending and self._task is None and not self._backlog
+        return not self._pending and self._is_idle()
 
     # Requests
 
-    def _handle(self, lines: Iterator[bytes | None]) -> None:
-        """Serve *lines*, up to one that has to wait for the store."""
+    def _handle(self, received: list[bytes]) -> None:
+        """Serve lines, up to one that has to wait for the store, or until it is enough."""
         record = self._recorder.record
         self._recorder.now = Micros(self._context.clock.wall_us())
         run = self._run = Run(self)
+        answers = 0
+        lines = iter(received)
         for line in lines:
-            if line is None:
-                self._refuse_long_line()
-                run = self._run = Run(self)
-                continue
             try:
                 request = decode_request(line)
             except RefusedLineError as refused:
                 self._say(error_reply(refused.request_id, refused.error), refused.error)
-                run = self._run = Run(self)
-                continue
-            try:
-                if type(request) is Append:
-                    if record(request, run):
-                        continue
-                    self._serve(request, lines)
-                    return
-                if not self._answer_at_once(request):
-                    self._serve(request, lines)
-                    return
-            except JournalError as error:
-                self._say(error_reply(request.id, error), error)
+            else:
+                try:
+                    if type(request) is Append:
+                        if record(request, run):
+                            continue
+                        self._serve(request, lines)
+                        return
+                    if not self._answer_at_once(request):
+                        self._serve(request, lines)
+                        return
+                except JournalError as error:
+                    self._say(error_reply(request.id, error), error)
             run = self._run = Run(self)
+            answers += 1
+            if answers == ANSWERS_MAX or self._sink.unsent_bytes:
+                self._put_back(lines)
+                self._schedule()
+                break
         self._submit()
 
     def _submit(self, uid: Uid | None = None) -> None:
@@ -197,8 +285,7 @@ class Session:
         size = sum([len(entry.event) for entry in run.entries])
         run.size_bytes = size + LINE_OVERHEAD_BYTES * len(run.requests)
         self._pending.append(run)
-        self._in_flight_bytes += run.size_bytes
-        self._context.admission.take(self._account, run.size_bytes)
+        self._count_in_flight(run.size_bytes)
         self._context.committer.submit(self.uid if uid is None else uid, run)
 
     def _answer_at_once(self, request: Request) -> bool:
@@ -212,13 +299,15 @@ class Session:
         self._say(reply)
         return True
 
-    def _serve(self, request: Request, behind: Iterator[bytes | None]) -> None:
+    def _serve(self, request: Request, behind: Iterator[bytes]) -> None:
         """Serve *request* in a task of its own, and what came behind it afterwards."""
         self._submit()
-        self._backlog.extendleft(reversed([*behind]))
+        self._put_back(behind)
         self._request = request
         self._task = self._tasks.create_task(self._serve_one(request))
-        self._hear_while_serving()
+        if self._lines and self.is_streaming:
+            self._go_on()
+        self._update_reading()
 
     async def _serve_one(self, request: Request) -> None:
         try:
@@ -228,14 +317,12 @@ class Session:
         except asyncio.CancelledError:
             if self._closing is not None:
                 self._say(ok_reply(self._closing.id, {}))
-                self._has_ended = True
             elif not self._is_stopping:
                 raise
         except Exception:
             # A defect of ours, and this client's request is the only one it may cost.
             self._context.log.exception("request_failed", op=type(request).__name__.lower())
             self._is_stopping = self._has_ended = True
-            self._backlog.clear()
         finally:
             self._task = self._request = None
         self._go_on()
@@ -262,8 +349,8 @@ class Session:
                 await operations.tail(caller, request)
             case Close():
                 self._say(ok_reply(request.id, {}))
+                self._closing = request
                 self._has_ended = True
-                self._backlog.clear()
             case _:
                 raise AssertionError(request)
 
@@ -284,43 +371,28 @@ class Session:
             self._quiet = asyncio.get_running_loop().create_future()
             await self._quiet
 
-    def _go_on(self) -> None:
-        """Look at what came while a request was being served."""
-        if self._is_stopping or self._closing is not None:
-            self._backlog.clear()
-        elif self._backlog and self._task is None:
-            backlog, self._backlog = self._backlog, deque()
-            self._handle(iter(backlog))
-        else:
-            self._submit()
-        self._update_reading()
-        self._close_if_done()
-
     def _cancel_task(self) -> None:
         """Cancel what is being served, but not before it began: it has to end properly."""
         if self._task is not None:
             asyncio.get_running_loop().call_soon(self._task.cancel)
 
-    def _hear_while_serving(self) -> None:
+    def _hear(self, lines: list[bytes]) -> None:
         """End a stream on ``close``, and take nothing else on it."""
-        if not isinstance(self._request, Tail) or not self._request.follow:
-            return
-        while self._backlog:
-            line = self._backlog.popleft()
+        for line in lines:
             try:
-                request = decode_request(line or b"")
-                if isinstance(request, Close) and self._task is not None:
+                request = decode_request(line)
+                if isinstance(request, Close):
                     self._closing = request
-                    self._backlog.clear()
+                    self._has_ended = True
                     self._cancel_task()
                     return
                 error: JournalError = InvalidError(
                     "this connection is a stream now; send close, or use another connection",
                     field="op",
                 )
-                self._sink.write(error_reply(request.id, error))
+                self._say(error_reply(request.id, error), error)
             except RefusedLineError as refused:
-                self._sink.write(error_reply(refused.request_id, refused.error))
+                self._say(error_reply(refused.request_id, refused.error), refused.error)
 
     # Replies
 
@@ -332,6 +404,7 @@ class Session:
             self._submit()
         if self._pending:
             self._pending.append(reply)
+            self._count_in_flight(len(reply))
         else:
             self._sink.write(reply)
 
@@ -343,6 +416,7 @@ class Session:
         while pending:
             first = pending[0]
             if isinstance(first, bytes):
+                answered_bytes += len(first)
                 replies.append(first)
             elif first.position is not None or first.error is not None:
                 answered_bytes += first.size_bytes
@@ -352,14 +426,13 @@ class Session:
             else:
                 break
             pending.popleft()
-        self._in_flight_bytes -= answered_bytes
-        self._context.admission.give(self._account, answered_bytes)
+        self._count_in_flight(-answered_bytes)
         if replies:
             self._sink.write(replies[0] if len(replies) == 1 else b"".join(replies))
         if not pending and (self._has_ended or self._quiet is not None):
             self._quieten()
         if not self._is_reading:
-            self._update_reading()
+            self._go_on()
 
     def _quieten(self) -> None:
         """Let those go on who waited for everything to be answered."""
@@ -371,9 +444,13 @@ class Session:
 
     # Back-pressure
 
+    def _count_in_flight(self, size: int) -> None:
+        self._in_flight_bytes += size
+        self._context.admission.change(self._account, size)
+
     def resume(self) -> None:
-        """Read again, if nothing else speaks against it."""
-        self._update_reading()
+        """Go on, and read again, if nothing else speaks against it."""
+        self._go_on()
 
     def _update_reading(self) -> None:
         admission = self._context.admission
@@ -384,7 +461,8 @@ class Session:
             not self._is_stopping
             and self._in_flight_bytes < limit
             and not self._sink.unsent_bytes
-            and (not self._backlog or self._task is None)
+            and not self._unread
+            and not (self._lines and self._task is not None)
         )
         if is_wanted and admission.is_full(self._account):
             admission.wait(self)
@@ -400,30 +478,16 @@ class Session:
         if self._has_ended and self.is_quiet():
             self._sink.close()
 
-    # Lines that are no requests
-
-    def _refuse_long_line(self) -> None:
-        limit = self._framer.frame_bytes_max
-        error = FrameTooLargeError(
-            f"the line is longer than {limit} bytes (limits.frame_bytes_max) and was discarded; "
-            "split it, or record a reference to what is large",
-            frame_bytes_max=limit,
-        )
-        self._say(error_reply(None, error), error)
-
     def _count_partial_line(self, size: int) -> None:
+        """Count what is held of a line that has not ended; not too much in all."""
         admission = self._context.admission
         admission.partial_bytes += size
         if size <= 0 or admission.partial_bytes <= admission.limits.partial_bytes_max:
             return
-        self._forget_partial_line()
+        admission.partial_bytes -= self._framer.partial_bytes
         self._framer.discard_line()
         error = OverloadedError(
             "too many unfinished lines are held; this one was discarded, send it again later",
             retry_ms=1000,
         )
         self._say(error_reply(None, error), error)
-
-    def _forget_partial_line(self) -> None:
-        self._context.admission.partial_bytes -= self._framer.partial_bytes
-        self._framer.discard_line()

@@ -74,6 +74,7 @@ class SqliteStore:
         self._has_doomed = True  # until a sweep found none
         self._doomed_position = 0  # histories doomed before it wait for the index to reach it
         self._reader = asyncio.Lock()
+        self._damage: DamagedError | None = None  # once found, nothing is served any more
 
     @property
     def free_bytes_min(self) -> int:
@@ -120,6 +121,9 @@ class SqliteStore:
             return await self._begin(function)
         except sqlite3.Error as error:
             raise self._translate(error) from error
+        except DamagedError as error:
+            self._damage = error
+            raise
 
     def _begin(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Hand *function* to the connection's thread.
@@ -129,6 +133,8 @@ class SqliteStore:
         """
         if self._connection is None:
             raise StorageFailedError("the store is closed")
+        if self._damage is not None:
+            raise self._damage
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._connection._tx.put_nowait((done, function))  # noqa: SLF001
         return done
@@ -140,10 +146,11 @@ class SqliteStore:
                 f"the disk that holds {self._path} is full; make room, then send the entry again"
             )
         if code in _DAMAGED:
-            return DamagedError(
+            self._damage = DamagedError(
                 f"{self._path} is damaged ({error}); keep the file and its -wal as they are, "
                 "and restore a backup under the same name"
             )
+            return self._damage
         name = getattr(error, "sqlite_errorname", "unknown")
         return StorageFailedError(f"{self._path}: {error} ({name})")
 
@@ -162,18 +169,19 @@ class SqliteStore:
         write = self._database.write
         if not entries and not changes:
             return self._committed(None, batch, next_position, rows)
-        if entries and not self._is_room_known:  # a compaction makes room, so it needs none
-            return self._commit_with_room(batch, next_position, rows)
+        if not self._is_room_known or self._damage is not None:
+            return self._commit_carefully(batch, next_position, rows)
         done = self._begin(lambda: write(rows, changes, base, next_position))
         return self._committed(done, batch, next_position, rows)
 
-    async def _commit_with_room(
+    async def _commit_carefully(
         self, batch: Batch, next_position: Position, rows: list[Row]
     ) -> Position:
         """Look at the disk first: after each checkpoint, and for as long as it is full."""
-        free_bytes_min = self._free_bytes_min
-        await self._call(lambda: self._database.check_room(free_bytes_min))
-        self._is_room_known = True
+        if rows:  # a compaction makes room, so it needs none
+            free_bytes_min = self._free_bytes_min
+            await self._call(lambda: self._database.check_room(free_bytes_min))
+            self._is_room_known = True
         write, base = self._database.write, self._next_position
         done = self._begin(lambda: write(rows, batch.changes, base, next_position))
         return await self._committed(done, batch, next_position, rows)
@@ -298,6 +306,8 @@ class SqliteStore:
 
     async def maintain(self) -> bool:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""
+        if self._damage is not None:
+            return False
         if self._is_checkpoint_due():
             self._commits_since_checkpoint = self._bytes_since_checkpoint = 0
             self._is_room_known = False
@@ -316,7 +326,9 @@ class SqliteStore:
     @property
     def is_maintenance_due(self) -> bool:
         """Tell whether the WAL or what is unsettled has grown enough."""
-        return self._is_checkpoint_due() or self._is_settling_due() or self._has_doomed
+        return self._damage is None and (
+            self._is_checkpoint_due() or self._is_settling_due() or self._has_doomed
+        )
 
     def _is_checkpoint_due(self) -> bool:
         return (

@@ -148,8 +148,9 @@ class RunningDaemon:
     """A daemon on a socket and a database of its own, in *directory* or a temporary one.
 
     *config* is the text of its configuration file, which is at ``configuration``
-    and may be rewritten.  *env* is added to the environment, out of which all
-    that would lead the daemon elsewhere has been taken.
+    and may be rewritten.  *database* may lie elsewhere, on a disk that is full, say.
+    *env* is added to the environment, out of which all that would lead the daemon
+    elsewhere has been taken.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class RunningDaemon:
         directory: Path | None = None,
         *,
         config: str | None = None,
+        database: Path | None = None,
         argv: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -165,7 +167,7 @@ class RunningDaemon:
         self.socket = self.directory / "journal.sock"
         if len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
             self.socket = self._make_temporary() / "journal.sock"
-        self.database = self.directory / "journal.db"
+        self.database = database or self.directory / "journal.db"
         self.configuration = self.directory / "config.toml"
         if config is not None or not self.configuration.exists():
             self.configuration.write_text(config or "", encoding="utf-8")
