@@ -14,7 +14,7 @@ from ..wire import error_reply
 from .context import Context
 from .peer import Peer, overflow_uid, peer_of
 from .places import BACKLOG
-from .session import Session
+from .session import WINDOW_BYTES, Session
 
 DESCRIPTORS_RESERVED: Final = 64  # for the database, logs, the watcher, and accept itself
 DRAIN_SECONDS: Final = 5.0
@@ -22,7 +22,7 @@ UNSENT_BYTES_MAX: Final = 64 * 1024
 LOOK_SECONDS: Final = 1.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A client's connection, which is its session's sink."""
 
     def __init__(self, server: Server) -> None:
@@ -48,10 +48,14 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._session = self._server.begin(peer, self)
 
-    def data_received(self, data: bytes) -> None:
-        """Hand *data* to the session."""
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+        """Lend the server's buffer: it is read into, and handed on, in one go."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand what was read to the session."""
         if self._session is not None:
-            self._session.receive(data)
+            self._session.receive(bytes(self._server.view[:nbytes]))
 
     def eof_received(self) -> bool:
         """Keep the way back open: what was asked is still answered."""
@@ -151,6 +155,10 @@ class Server:
 
     def __init__(self, context: Context, tasks: asyncio.TaskGroup) -> None:
         self.context = context
+        # As much as is read at once: ten thousand clients that send and are not
+        # read from hold so much each.
+        self.buffer = bytearray(WINDOW_BYTES)
+        self.view = memoryview(self.buffer)
         self._tasks = tasks
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
