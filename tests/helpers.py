@@ -23,7 +23,7 @@ from agent_journal.service.admission import Admission
 from agent_journal.service.committer import Committer
 from agent_journal.service.config import Config, Limits
 from agent_journal.service.context import Context
-from agent_journal.service.heads import HEADS_MAX, Heads
+from agent_journal.service.heads import HEADS_MAX, Head, Heads
 from agent_journal.service.metrics import Metrics
 from agent_journal.service.peer import Peer
 from agent_journal.service.session import Session
@@ -177,7 +177,7 @@ class Client:
     def _unsent(self, size: int) -> None:
         before, self.sink.unsent_bytes = self.sink.unsent_bytes, size
         admission = self._service.context.admission
-        admission.give(admission.account(self.uid), before - size)
+        admission.change(admission.account(self.uid), size - before)
         self.session.resume()
 
     def lose(self) -> None:
@@ -298,6 +298,10 @@ class Service:
             assert sequences == [*range(len(sequences))], name
 
     # Looking behind the wire
+
+    def heads(self, uid: Uid = ALICE) -> dict[str, Head]:
+        """Return the heads of a namespace that are in memory."""
+        return self.context.heads.namespace(uid).heads
 
     async def events(self, agent_id: str = "a", uid: Uid = ALICE) -> list[str]:
         """Return the names of an agent's recorded events."""

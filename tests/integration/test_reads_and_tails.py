@@ -20,6 +20,7 @@ from integration.observed import (
     noted,
     rss_bytes,
     send_until_blocked,
+    wait_until,
     wait_until_alone,
 )
 
@@ -231,7 +232,7 @@ def test_a_tail_whose_client_has_gone_ends_although_nothing_is_written(
     """A journal may be quiet for days, and descriptors are finite."""
     with daemon.connect() as connection:
         append(connection, 1)
-    before = descriptors(daemon)
+        before = descriptors(daemon)
     for _ in range(20):
         connection = daemon.connect()
         tail(connection, from_position=0)
@@ -241,7 +242,7 @@ def test_a_tail_whose_client_has_gone_ends_although_nothing_is_written(
             connection.shutdown_write()
         connection.close()
     wait_until_alone(daemon)
-    assert descriptors(daemon) <= before
+    wait_until(lambda: descriptors(daemon) <= before, "no descriptor is left")
 
 
 def test_a_half_closed_tail_goes_on(daemon: RunningDaemon) -> None:

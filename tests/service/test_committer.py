@@ -13,11 +13,7 @@ from helpers import ALICE, BOB, Service, append, codes_of, settled
 
 def shares(service: Service, batch: int) -> dict[int, int]:
     """Return how many entries of a batch are whose."""
-    numbers = {
-        head.number: uid
-        for uid in (ALICE, BOB)
-        for head in service.context.heads.namespace(uid).values()
-    }
+    numbers = {head.number: uid for uid in (ALICE, BOB) for head in service.heads(uid).values()}
     found: dict[int, int] = {}
     for entry in service.store.batches[batch].entries:
         uid = numbers[entry.number]

@@ -40,8 +40,7 @@ async def test_so_many_are_kept_and_the_numbers_go_on(heads_max: int) -> None:
             for client in clients:
                 for n in range(20):
                     await client.ask(append(f"agent-{n}"))
-                    heads = service.context.heads
-                    kept = sum(len(heads.namespace(uid)) for uid in (ALICE, BOB))
+                    kept = len(service.heads(ALICE)) + len(service.heads(BOB))
                     assert kept <= heads_max + 1
         for uid in (ALICE, BOB):
             for n in range(20):
@@ -119,7 +118,7 @@ async def test_agents_that_were_only_looked_at_leave_room() -> None:
             name = f"agent-{n}"
             replies = await client.ask(append(name, expected_sequence=5), append(name, epoch=1))
             assert codes_of(replies) == ["sequence_conflict", "stale_epoch"]
-        assert len(service.context.heads.namespace(ALICE)) <= 9
+        assert len(service.heads()) <= 9
         assert (await client.ask_one({"op": "agents"}))["agents"] == []
 
 

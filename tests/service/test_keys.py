@@ -267,7 +267,7 @@ async def test_keys_that_are_durable_are_not_kept_for_ever(monkeypatch: pytest.M
         for n in range(60):
             await client.ask(append(key=f"{n:03}"), append("b", key=f"{n:03}"))
             await client.ask({**entries({"event": {"A": 1}, "key": f"{n:03}"}), "agent_id": "c"})
-        in_memory = service.context.heads.namespace(ALICE)
+        in_memory = service.heads()
         assert {name: len(in_memory[name].keys) <= 20 for name in "abc"} == dict.fromkeys(
             "abc", True
         )

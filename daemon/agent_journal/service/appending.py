@@ -184,11 +184,12 @@ class Recorder:
             head = heads.get(request.agent_id)
             if head is None:
                 continue
-            number = head.number
+            number, turns = head.number, head.keys_turns
             used = {key: await self._context.store.find_key(number, key) for key in keys}
-            head = heads.get(request.agent_id)
-            if head is None or head.number != number:
+            if heads.get(request.agent_id) is not head or head.number != number:
                 continue  # compacted, or forgotten, while the store was asked
+            if head.keys_turns > turns + 1:
+                continue  # what was used meanwhile may not be remembered any more
             used |= {key: at for key in keys if (at := recent_key(head, key)) is not None}
             sequences = [used[key] for key in keys]
             if all(sequence is None for sequence in sequences):

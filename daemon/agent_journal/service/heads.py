@@ -34,6 +34,7 @@ class Head(AgentRecord):
     keys: dict[str, Sequence] = msgspec.field(default_factory=dict)  # used lately
     keys_before: dict[str, Sequence] = msgspec.field(default_factory=dict)  # and before these
     keys_before_submission: int = 0  # when that is committed, the store knows keys_before
+    keys_turns: int = 0  # how often keys became keys_before
 
     def record(self) -> AgentRecord:
         """Return what the store is to know of the agent from now on."""
@@ -137,6 +138,7 @@ def remember_key(namespace: Namespace, head: Head, key: str, sequence: Sequence)
     """Note that *key* is on its way to the disk; the store knows the older ones."""
     if len(head.keys) >= KEYS_MAX and head.keys_before_submission <= namespace.committed:
         head.keys_before, head.keys = head.keys, {}
+        head.keys_turns += 1
         head.keys_before_submission = namespace.submitted + 1
     head.keys[key] = sequence
     head.key_high = max(head.key_high, key)

@@ -27,7 +27,7 @@ from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
 from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
-from .unsettled import Generation
+from .unsettled import Generation, Slice
 
 APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
 SLICE_SECONDS: Final = 0.001
@@ -132,9 +132,10 @@ class Database:
         changes: list[AgentChange],
         first_position: Position,
         next_position: Position,
+        settling: Slice | None,
     ) -> None:
-        """Commit a batch: *rows* for the log, and what changes of agents."""
-        if not changes and len(rows) <= ROWS_PER_STATEMENT:
+        """Commit a batch: *rows* for the log, what changes of agents, a slice of the index."""
+        if not changes and settling is None and len(rows) <= ROWS_PER_STATEMENT:
             # In autocommit a statement is a transaction of its own: it runs without
             # the interpreter's lock from its first insertion to its fsync.
             self._insert(rows)
@@ -147,6 +148,8 @@ class Database:
                     self._execute(QUERIES["put_agent"], _agent_values(change.record, position))
                 else:
                     self._compact(change.compacted, change.record, next_position)
+            if settling is not None:
+                self._settle(settling)
         for change in changes:
             self._names.pop(change.compacted or change.record.number, None)
 
@@ -185,10 +188,14 @@ class Database:
 
     # Settling: moving the index forward
 
-    def settle(self, generation: Generation, numbers: list[AgentNumber], *, is_last: bool) -> None:
-        """Put agents' stories into the index; with the last of them, move its mark."""
-        stories = [(number, generation.stories[number]) for number in numbers]
-        runs = list(generation.packed_runs(numbers))
+    def settle(self, settling: Slice) -> None:
+        """Put agents' stories into the index."""
+        with self._transaction():
+            self._settle(settling)
+
+    def _settle(self, settling: Slice) -> None:
+        generation = settling.generation
+        stories = [(number, generation.stories[number]) for number in settling.numbers]
         agents = [
             (
                 number,
@@ -205,12 +212,12 @@ class Database:
             if story.keys
             for key, sequence in sorted(story.keys.items())
         ]
-        with self._transaction():
-            self._put("put_runs", runs, SETTLED_PER_STATEMENT)
-            self._put("settle_agents", agents, SETTLED_PER_STATEMENT)
-            self._put("put_keys", keys, SETTLED_PER_STATEMENT)
-            if is_last:
-                self._query("set_mark", generation.next_position, "settled_position")
+        runs = list(generation.packed_runs(settling.numbers))
+        self._put("put_runs", runs, SETTLED_PER_STATEMENT)
+        self._put("settle_agents", agents, SETTLED_PER_STATEMENT)
+        self._put("put_keys", keys, SETTLED_PER_STATEMENT)
+        if settling.is_last:
+            self._query("set_mark", generation.next_position, "settled_position")
 
     def unsettled(self) -> Generation:
         """Read back what was committed behind the index's high-water mark."""
@@ -423,6 +430,10 @@ class Database:
         return [record for record in map(_record, rows.fetchall()) if record is not None]
 
     # Housekeeping
+
+    def close(self) -> None:
+        """Let go of the statements, without which the file would stay open and locked."""
+        self._writer.close()
 
     def checkpoint(self, mode: str) -> None:
         """Copy the WAL into the database; nobody else can be in the way."""

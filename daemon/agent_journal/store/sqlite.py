@@ -30,7 +30,7 @@ from ..model import AgentId, AgentState, Position, Sequence, Uid
 from .base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
 from .database import Database
 from .rows import Row, pack_rows
-from .unsettled import Generation, Unsettled
+from .unsettled import Slice, Unsettled
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class SqliteStore:
         self._settle_entries = settle_entries
         self._connection: aiosqlite.Connection | None = None
         self._database: Database
+        self._is_prepared = False
         self._unsettled: Unsettled
         self._next_position = Position(0)
         self._highest_number = AgentNumber(0)
@@ -110,6 +111,7 @@ class SqliteStore:
         assert self._connection is not None  # noqa: S101 - open() has just made it
         # The thread's connection itself: aiosqlite's own methods cost a hop each.
         self._database = Database(self._connection._conn, self._path)  # noqa: SLF001
+        self._is_prepared = True
         return self._database.prepare()
 
     async def _call(self, function: Callable[[], T]) -> T:
@@ -168,11 +170,12 @@ class SqliteStore:
         next_position = Position(base + len(entries))
         write = self._database.write
         if not entries and not changes:
-            return self._committed(None, batch, next_position, rows)
+            return self._committed(None, batch, next_position, rows, None)
         if not self._is_room_known or self._damage is not None:
             return self._commit_carefully(batch, next_position, rows)
-        done = self._begin(lambda: write(rows, changes, base, next_position))
-        return self._committed(done, batch, next_position, rows)
+        settling = self._next_slice() if self._is_settling_due() else None
+        done = self._begin(lambda: write(rows, changes, base, next_position, settling))
+        return self._committed(done, batch, next_position, rows, settling)
 
     async def _commit_carefully(
         self, batch: Batch, next_position: Position, rows: list[Row]
@@ -183,8 +186,8 @@ class SqliteStore:
             await self._call(lambda: self._database.check_room(free_bytes_min))
             self._is_room_known = True
         write, base = self._database.write, self._next_position
-        done = self._begin(lambda: write(rows, batch.changes, base, next_position))
-        return await self._committed(done, batch, next_position, rows)
+        done = self._begin(lambda: write(rows, batch.changes, base, next_position, None))
+        return await self._committed(done, batch, next_position, rows, None)
 
     async def _committed(
         self,
@@ -192,6 +195,7 @@ class SqliteStore:
         batch: Batch,
         next_position: Position,
         rows: list[Row],
+        settling: Slice | None,
     ) -> Position:
         base = self._next_position
         if done is None:
@@ -199,7 +203,9 @@ class SqliteStore:
         try:
             await done
         except sqlite3.Error as error:
+            self._not_settled(settling)
             raise self._translate(error) from error
+        self._settled(settling)
         self._next_position = next_position
         entries, changes = batch.entries, batch.changes
         self._unsettled.current.add(base, entries, [row[0] for row in rows])
@@ -325,10 +331,12 @@ class SqliteStore:
 
     @property
     def is_maintenance_due(self) -> bool:
-        """Tell whether the WAL or what is unsettled has grown enough."""
-        return self._damage is None and (
-            self._is_checkpoint_due() or self._is_settling_due() or self._has_doomed
-        )
+        """Tell whether the WAL has grown enough, or something is to be swept.
+
+        Under load the index is settled by the commits themselves: a slice in the
+        same transaction costs no sync of its own.
+        """
+        return self._damage is None and (self._is_checkpoint_due() or self._has_doomed)
 
     def _is_checkpoint_due(self) -> bool:
         return (
@@ -346,36 +354,44 @@ class SqliteStore:
             and (current.first_position < self._doomed_position)
         )
 
-    async def _settle_slice(self) -> None:
-        """Settle the next agents of the frozen generation, by number.
+    def _next_slice(self) -> Slice:
+        """Take the next agents of the frozen generation, by number.
 
-        Twice as much as was committed since the last slice, so that settling
-        keeps up with any load.
+        With twice as many entries as were committed since the last slice, so
+        that settling keeps up with any load.
         """
         frozen = self._unsettled.frozen
         if frozen is None:
             frozen = self._unsettled.freeze()
             self._to_settle = sorted(frozen.stories, reverse=True)
             self._entries_since_settling = 0
-        numbers, entries = [], 0
         wanted = max(2 * self._entries_since_settling, SETTLE_SLICE_ENTRIES_MIN)
+        self._entries_since_settling = 0
+        numbers: list[AgentNumber] = []
+        entries = 0
         while self._to_settle and entries < wanted:
             number = self._to_settle.pop()
             numbers.append(number)
             entries += len(frozen.stories[number].positions)
-        await self._settle(frozen, numbers, is_last=not self._to_settle)
-        self._entries_since_settling = 0
-        if not self._to_settle:
+        return Slice(frozen, numbers, not self._to_settle)
+
+    def _settled(self, settling: Slice | None) -> None:
+        if settling is not None and settling.is_last:
             self._unsettled.frozen = None
 
-    async def _settle(
-        self, frozen: Generation, numbers: list[AgentNumber], *, is_last: bool
-    ) -> None:
+    def _not_settled(self, settling: Slice | None) -> None:
+        """Have a slice settled again, since it was not."""
+        if settling is not None:
+            self._to_settle += reversed(settling.numbers)
+
+    async def _settle_slice(self) -> None:
+        settling = self._next_slice()
         try:
-            await self._call(lambda: self._database.settle(frozen, numbers, is_last=is_last))
+            await self._call(lambda: self._database.settle(settling))
         except StorageFullError:
-            self._to_settle += reversed(numbers)  # tried again when there is room
+            self._not_settled(settling)
             raise
+        self._settled(settling)
 
     async def settle_all(self) -> None:
         """Bring the index up to date, so that the next start finds nothing to do."""
@@ -388,6 +404,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close the file; closing twice is allowed."""
+        if self._connection is None:
+            return
+        if self._is_prepared:
+            self._damage = None  # it may be closed all the same
+            await self._begin(self._database.close)
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await connection.close()

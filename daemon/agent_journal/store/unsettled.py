@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..model import Micros
 from .base import AgentNumber, Entry, NewEntry
@@ -114,6 +115,14 @@ class Generation:
             entry.number, entry.sequence, entry.timestamp, entry.iteration, entry.event, key
         )
         self.add(entry.position, [new], ())
+
+
+class Slice(NamedTuple):
+    """Agents of a frozen generation that are settled together."""
+
+    generation: Generation
+    numbers: list[AgentNumber]
+    is_last: bool  # nothing of the generation is left behind it
 
 
 class Unsettled:
