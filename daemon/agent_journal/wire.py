@@ -22,6 +22,7 @@ from .errors import (
     InvalidError,
     JournalError,
     MalformedError,
+    OverloadedError,
     UnknownOpError,
 )
 from .model import (
@@ -41,6 +42,7 @@ RequestId = int | str | None
 # The framer's own words among the lines: no JSON begins with NUL, so a client
 # that sends them is refused too.
 _TOO_LONG: Final = b"\0too long:"
+DISCARDED_LINE: Final = b"\0discarded"  # of a line that was thrown away for want of memory
 UNFINISHED_LINE: Final = b"\0unfinished"  # what was behind the last newline at the end of input
 
 
@@ -294,6 +296,11 @@ def _framing_error(line: bytes) -> JournalError:
             f"the line is longer than {limit.decode()} bytes (limits.frame_bytes_max) and was "
             "discarded; split it, or record a reference to what is large",
             frame_bytes_max=int(limit),
+        )
+    if line == DISCARDED_LINE:
+        return OverloadedError(
+            "too many unfinished lines are held; this one was discarded, send it again later",
+            retry_ms=1000,
         )
     if line == UNFINISHED_LINE:
         return MalformedError(

@@ -257,11 +257,10 @@ class TestRefused:
                 number = journal.agent("x").record.number
             finally:
                 await store.close()
-            change(closed, "DELETE FROM log WHERE position = (SELECT max(position) / 2 FROM log)")
-            change(
+            change(  # the third row of x's; y's are small
                 closed,
-                "DELETE FROM log WHERE position IN "
-                "(SELECT position FROM log ORDER BY position LIMIT 1 OFFSET 4)",
+                "DELETE FROM log WHERE position = (SELECT position FROM log "
+                "WHERE length(data) > 1000 ORDER BY position LIMIT 1 OFFSET 2)",
             )
             store = SqliteStore(closed, free_bytes_min=0)
             await store.open()

@@ -208,16 +208,27 @@ class TestFailed:
             assert codes_of(await other.ask(append("a")))[0] in {"shutting_down", "storage_failed"}
 
     async def test_a_store_that_is_found_damaged_says_so(self) -> None:
-        """The error that a person has to act upon, and not that the daemon is stopping."""
-        service = Service()
-        async with service:
-            client = service.connect()
+        """The error that a person has to act upon, and not that the daemon is stopping.
+
+        The daemon stays up to say it: one that exits is started again at once.
+        """
+        async with Service() as service:
+            client, other = service.connect(), service.connect(BOB)
             await client.ask(append("a"))
-            service.store.fail_next(DamagedError("a page is not what it was (this is a test)"))
-            replies = await client.ask(append("a"))
-            assert codes_of(replies) == ["damaged"]
-            assert isinstance(service.failure, DamagedError)
-            service.failure = None
+            service.store.hold("commit")
+            for _ in range(3):
+                service.store.fail_next(DamagedError("a page is not what it was (this is a test)"))
+            client.send(append("a"))
+            await settled()
+            other.send(append("a"))
+            client.send(append("a"))
+            await settled()
+            service.store.release("commit")
+            await settled()
+            assert codes_of(client.replies) == ["damaged", "damaged"]
+            assert codes_of(other.replies) == ["damaged"]
+            assert service.failure is None
+            assert codes_of(await client.ask({"op": "ping"})) == [None]
 
     async def test_a_read_that_fails_costs_its_own_request_only(
         self, monkeypatch: pytest.MonkeyPatch

@@ -33,9 +33,10 @@ class Paused(Protocol):
 class Account:
     """What one uid has in flight."""
 
-    __slots__ = ("bytes_in_flight", "connections")
+    __slots__ = ("bytes_in_flight", "connections", "uid")
 
-    def __init__(self) -> None:
+    def __init__(self, uid: Uid) -> None:
+        self.uid = uid
         self.bytes_in_flight = 0
         self.connections = 0
 
@@ -52,7 +53,10 @@ class Admission:
 
     def account(self, uid: Uid) -> Account:
         """Return the account of *uid*, which has a connection at least."""
-        return self.accounts.setdefault(uid, Account())
+        account = self.accounts.get(uid)
+        if account is None:
+            account = self.accounts[uid] = Account(uid)
+        return account
 
     def opened(self, uid: Uid) -> None:
         """Count a connection."""
@@ -62,8 +66,11 @@ class Admission:
         """Count a connection no more, and forget an account of which nothing is left."""
         account = self.accounts[uid]
         account.connections -= 1
+        self._forget_if_gone(account)
+
+    def _forget_if_gone(self, account: Account) -> None:
         if not account.connections and not account.bytes_in_flight:
-            del self.accounts[uid]
+            self.accounts.pop(account.uid, None)
 
     def change(self, account: Account, size: int) -> None:
         """Count *size* bytes as in flight; less than none, as answered.
@@ -72,13 +79,21 @@ class Admission:
         """
         self.bytes_in_flight += size
         account.bytes_in_flight += size
-        if size < 0 and self._waiting:
-            self._wake()
+        if size < 0:
+            if self._waiting:
+                self._wake()
+            if not account.connections:
+                self._forget_if_gone(account)
 
     @property
     def is_tight(self) -> bool:
         """Tell whether a bound may have been reached, in all or of some uid."""
         return self.bytes_in_flight >= self.limits.uid_bytes_in_flight_max
+
+    @property
+    def is_holding_too_much(self) -> bool:
+        """Tell whether lines that have not ended take too much."""
+        return self.partial_bytes > self.limits.partial_bytes_max
 
     def is_full(self, account: Account) -> bool:
         """Tell whether a uid, or all together, should not be read from."""

@@ -217,7 +217,10 @@ class Committer:
     def _begin(self, submissions: list[Submission]) -> Awaitable[Position]:
         self._batch = _batch(submissions)
         self.busy_since = self._clock.monotonic()
-        return self._store.commit(self._batch)
+        try:
+            return self._store.commit(self._batch)
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            return _raising(error)
 
     async def _finish(self, submissions: list[Submission], commit: Awaitable[Position]) -> bool:
         """Wait for the commit; return whether everything is recorded."""
@@ -234,11 +237,12 @@ class Committer:
         finally:
             self.busy_since = None
         self._is_full = False
-        self._metrics.committed(
-            len(self._batch.entries),
-            sum([submission.size_bytes for submission in submissions]),
-            self._clock.monotonic() - started,
-        )
+        if self._batch.entries or self._batch.changes:
+            self._metrics.committed(
+                len(self._batch.entries),
+                sum([submission.size_bytes for submission in submissions]),
+                self._clock.monotonic() - started,
+            )
         for submission in submissions:
             submission.position = position
             if submission.namespace is not None:
@@ -297,6 +301,10 @@ class Committer:
         except DamagedError as error:
             self._log.critical("journal_damaged", error=str(error))
         return False
+
+
+async def _raising(error: BaseException) -> Position:
+    raise error
 
 
 def _shutting_down() -> ShuttingDownError:

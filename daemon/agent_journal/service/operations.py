@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -326,8 +327,11 @@ def stats(caller: Caller, request: Stats) -> dict[str, object]:
     }
 
 
-async def tail(caller: Caller, request: Tail) -> None:
-    """Stream entries in position order, as fast as the client reads them."""
+async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None:
+    """Stream entries in position order, as fast as the client reads them.
+
+    *begun* is called when nothing can be refused any more, if it is to follow.
+    """
     context = caller.context
     uid = caller.namespaces(request.uid)
     if request.agent_id is not None:
@@ -337,6 +341,8 @@ async def tail(caller: Caller, request: Tail) -> None:
     position = await _first_position(context, request, wanted)
     renderer = EntryRenderer()
     prefix = id_prefix(request.id)
+    if request.follow:
+        begun()
     while True:
         committed = context.committer.next_commit()  # before the scan: none is missed
         scan = await context.store.scan(

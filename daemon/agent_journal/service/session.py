@@ -22,10 +22,10 @@ import msgspec
 from ..errors import (
     InvalidError,
     JournalError,
-    OverloadedError,
 )
 from ..model import Micros, Uid
 from ..wire import (
+    DISCARDED_LINE,
     UNFINISHED_LINE,
     Agents,
     Append,
@@ -109,13 +109,15 @@ class Session:
         self._in_flight_bytes = 0
         self._is_reading = True
         self._has_ended = False  # the client will send nothing more
-        self._is_stopping = False
+        self._is_gone = False  # nobody is there any more to be answered
+        self._is_draining = False  # nothing more is read
+        self._is_streaming = False
 
     # What the connection tells
 
     def receive(self, data: bytes) -> None:
         """Take in bytes from the client."""
-        if self._is_stopping:
+        if self._is_gone:
             return
         if self._is_idle() and len(data) <= WINDOW_BYTES:
             self._handle(self._lines_of(data))
@@ -132,29 +134,31 @@ class Session:
         """Take note that the client will send nothing more."""
         self._has_ended = True
         self._unread.append(END_OF_INPUT)
+        self._count_in_flight(len(END_OF_INPUT))
         self._go_on()
 
     def lost(self) -> None:
         """Take note that the client is gone; what it queued is recorded all the same."""
-        self._is_stopping = True
+        self._is_gone = True
         self._forget_unread()
         self._context.admission.forget(self)
         self._cancel_task()
 
     def stop(self) -> None:
         """Take no more requests; the connection is closed when all are answered."""
-        self._is_stopping = True
-        self._has_ended = True
-        self._forget_unread()
+        self._has_ended = self._is_draining = True
         if isinstance(self._request, Tail):
             self._cancel_task()
-        self._update_reading()
-        self._close_if_done()
+        self._go_on()
 
     @property
     def is_streaming(self) -> bool:
         """Tell whether the client waits for entries that are yet to come."""
-        return isinstance(self._request, Tail) and self._request.follow
+        return self._is_streaming
+
+    def _begin_stream(self) -> None:
+        self._is_streaming = True
+        self._schedule()
 
     # What was received and not yet looked at: whole lines that were put back,
     # and behind them bytes as they came.  Kept as bytes, since a line of some
@@ -165,7 +169,7 @@ class Session:
 
     def _go_on(self) -> None:
         """Look at what was received, as far as it may be looked at now."""
-        if self._is_stopping or self._closing is not None:
+        if self._is_gone or self._closing is not None:
             self._forget_unread()
         elif self._task is not None:
             if self.is_streaming:
@@ -221,7 +225,12 @@ class Session:
         else:
             lines = framer.feed(data)
         if framer.partial_bytes != before:
-            self._count_partial_line(framer.partial_bytes - before)
+            admission = self._context.admission
+            admission.partial_bytes += framer.partial_bytes - before
+            if framer.partial_bytes and admission.is_holding_too_much:
+                admission.partial_bytes -= framer.partial_bytes
+                framer.discard_line()
+                lines.append(DISCARDED_LINE)
         return lines
 
     def _put_back(self, lines: Iterator[bytes]) -> None:
@@ -305,8 +314,6 @@ class Session:
         self._put_back(behind)
         self._request = request
         self._task = self._tasks.create_task(self._serve_one(request))
-        if self._lines and self.is_streaming:
-            self._go_on()
         self._update_reading()
 
     async def _serve_one(self, request: Request) -> None:
@@ -317,14 +324,15 @@ class Session:
         except asyncio.CancelledError:
             if self._closing is not None:
                 self._say(ok_reply(self._closing.id, {}))
-            elif not self._is_stopping:
+            elif not (self._is_gone or self._is_draining):
                 raise
         except Exception:
             # A defect of ours, and this client's request is the only one it may cost.
             self._context.log.exception("request_failed", op=type(request).__name__.lower())
-            self._is_stopping = self._has_ended = True
+            self._is_gone = self._has_ended = True
         finally:
             self._task = self._request = None
+            self._is_streaming = False
         self._go_on()
 
     async def _answer(self, request: Request) -> None:
@@ -346,7 +354,7 @@ class Session:
             case Stats():
                 self._say(ok_reply(request.id, operations.stats(caller, request)))
             case Tail():
-                await operations.tail(caller, request)
+                await operations.tail(caller, request, self._begin_stream)
             case Close():
                 self._say(ok_reply(request.id, {}))
                 self._closing = request
@@ -458,7 +466,8 @@ class Session:
         if not self._is_reading:
             limit //= 2
         is_wanted = (
-            not self._is_stopping
+            not self._is_gone
+            and not self._is_draining
             and self._in_flight_bytes < limit
             and not self._sink.unsent_bytes
             and not self._unread
@@ -477,17 +486,3 @@ class Session:
     def _close_if_done(self) -> None:
         if self._has_ended and self.is_quiet():
             self._sink.close()
-
-    def _count_partial_line(self, size: int) -> None:
-        """Count what is held of a line that has not ended; not too much in all."""
-        admission = self._context.admission
-        admission.partial_bytes += size
-        if size <= 0 or admission.partial_bytes <= admission.limits.partial_bytes_max:
-            return
-        admission.partial_bytes -= self._framer.partial_bytes
-        self._framer.discard_line()
-        error = OverloadedError(
-            "too many unfinished lines are held; this one was discarded, send it again later",
-            retry_ms=1000,
-        )
-        self._say(error_reply(None, error), error)
