@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
@@ -198,6 +199,9 @@ class TestRefused:
         with pytest.raises((ConfigError, JournalError)) as refused:
             await store.open()
         await store.close()
+        for thread in threading.enumerate():  # aiosqlite's; it ends by itself, and needs the loop
+            if "_connection_worker_thread" in thread.name:
+                await asyncio.to_thread(thread.join)
         return refused.value
 
     def test_a_newer_schema(self, closed: Path) -> None:

@@ -89,9 +89,14 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Open the file and bring it to a state that may be served."""
-        self._connection = aiosqlite.Connection(self._connect, iter_chunk_size=64)
+        connection = aiosqlite.Connection(self._connect, iter_chunk_size=64)
         try:
-            await self._connection
+            self._connection = await connection
+        except BaseException:
+            # Its thread still has a word for the loop, which must not be closed before.
+            await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
+            raise
+        try:
             self._next_position, self._highest_number = await self._call(self._prepare)
             found = await self._call(self._database.unsettled)
         except BaseException:
