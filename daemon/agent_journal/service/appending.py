@@ -63,6 +63,13 @@ class Recorder:
         self._account = account
         self._own = context.heads.namespace(uid)
         self._own_heads = self._own.heads
+        self._is_overfull = False
+
+    def begin(self) -> None:
+        """Take the time of receipt, and the bounds, for what is looked at now."""
+        self.now = Micros(self._context.clock.wall_us())
+        admission = self._admission
+        self._is_overfull = admission.is_tight and admission.is_overfull(self._account)
 
     def record(self, request: Append, run: Run) -> bool:
         """Add what *request* records to *run*; False: ``prepare`` has to be asked first.
@@ -74,7 +81,7 @@ class Recorder:
             RequestError: it is refused, and nothing was changed.
             OverloadedError: too much is in flight.
         """
-        if self._admission.is_tight and self._admission.is_overfull(self._account):
+        if self._is_overfull:
             raise OverloadedError(
                 f"too much is in flight; nothing of this was recorded, try again in {RETRY_MS} ms",
                 retry_ms=RETRY_MS,
@@ -127,7 +134,7 @@ class Recorder:
 
     def record_prepared(self, uid: Uid, request: Append, run: Run) -> None:
         """Add what ``prepare`` found to be new."""
-        self.now = Micros(self._context.clock.wall_us())
+        self.begin()
         namespace = self._heads.namespace(uid)
         self._record_all(namespace, namespace.heads[request.agent_id], request, run)
 

@@ -23,7 +23,7 @@ from ..errors import (
     InvalidError,
     JournalError,
 )
-from ..model import Micros, Uid
+from ..model import Uid
 from ..wire import (
     DISCARDED_LINE,
     UNFINISHED_LINE,
@@ -257,7 +257,7 @@ class Session:
     def _handle(self, received: list[bytes]) -> None:
         """Serve lines, up to one that has to wait for the store, or until it is enough."""
         record = self._recorder.record
-        self._recorder.now = Micros(self._context.clock.wall_us())
+        self._recorder.begin()
         run = self._run = Run(self)
         answers = 0
         lines = iter(received)
