@@ -453,6 +453,38 @@ class TestTogether:
         for follower in followers:
             assert follower.result() == [entry.position for _, entry in journal.log()]
 
+    async def test_readers_of_what_is_compacted_meanwhile_come_to_its_end(
+        self, journal: PlainJournal, short_slices: None
+    ) -> None:
+        """They see a beginning of the history they began with, and call nothing damaged."""
+        await journal.append("a")
+        is_done = False
+
+        async def read() -> int:
+            rounds = 0
+            while not is_done:
+                (record,) = await journal.store.load([(OWNER, AgentId("a"))])
+                assert record is not None
+                entries = await read_all(journal.store, record, limit=3, bytes_max=60)
+                assert [entry.sequence for entry in entries] == [*range(len(entries))]
+                assert {entry.number for entry in entries} <= {record.number}
+                rounds += 1
+            return rounds
+
+        async with asyncio.TaskGroup() as tasks:
+            readers = [tasks.create_task(read()) for _ in range(4)]
+            for step in range(100):
+                journal.add("b")
+                await journal.append("a", *[b'{"A":%d}' % step] * 3)
+                if step % 9 == 8:
+                    journal.compact("a")
+                    journal.add("a")
+                    await journal.commit()
+                for _ in range(step % 5):
+                    await journal.store.maintain()
+            is_done = True
+        assert all(reader.result() > 0 for reader in readers)
+
     async def test_a_reader_of_a_compacted_history_ends_and_sees_nothing_else(
         self, journal: PlainJournal, short_slices: None
     ) -> None:

@@ -216,6 +216,7 @@ class TestAll:
             gone.send(large())
             assert not gone.sink.is_reading
             gone.lose()
+            assert gone.session not in service.context.admission._waiting
             service.store.release("commit")
             await settled()
             assert codes_of(client.replies) == [None] * 12

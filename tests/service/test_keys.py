@@ -225,6 +225,8 @@ async def test_rising_keys_cost_no_look_up() -> None:
         for n in range(1, 50):
             await client.ask(append(key=f"{n:03}"))
         assert service.store.calls["find_key"] == asked
+        await client.ask({"op": "compact", "agent_id": "a", "force": True}, append(key="000"))
+        assert service.store.calls["find_key"] == asked  # all keys are new to a new history
 
 
 async def test_keys_are_found_though_heads_are_dropped_all_the_time() -> None:

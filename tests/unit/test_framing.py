@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_journal.errors import FrameTooLargeError
-from agent_journal.wire import Framer, RefusedLineError, decode_request
+from agent_journal.framing import Framer
+from agent_journal.wire import RefusedLineError, decode_request
 
 FRAME_MAX = 40
 

@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from .. import __version__
 from ..clock import Clock
-from ..errors import DamagedError, StorageFailedError
+from ..errors import DamagedError, StorageFailedError, StorageFullError
 from ..store.base import Store
 from ..store.refusing import RefusingStore
 from ..store.sqlite import SqliteStore
@@ -124,11 +124,18 @@ class App:
         try:
             code = await self._serve(listener, store, reloader, "ready")
             if code == EXIT_OK and not self._is_in_a_hurry:
-                await store.settle_all()
-                await store.checkpoint()
+                await self._tidy(store)
         finally:
             await store.close()
         return code
+
+    async def _tidy(self, store: SqliteStore) -> None:
+        """Leave a journal of one file behind, which the next start need not put in order."""
+        try:
+            await store.settle_all()
+            await store.checkpoint()
+        except (StorageFullError, DamagedError) as error:
+            self._log.warning("stop_left_untidy", error=str(error))
 
     async def _serve(
         self, listener: socket.socket, store: Store, reloader: ConfigReloader, status: str

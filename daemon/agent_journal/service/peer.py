@@ -14,6 +14,7 @@ from ..model import OVERFLOW_UID, Uid
 
 _UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
 _SO_PEERGROUPS: Final = 59  # not in the socket module; unix(7) has it since Linux 4.13
+_ANSWER_BYTES_MAX: Final = 1024  # of Python's getsockopt
 _GROUPS_MAX: Final = 65_536  # NGROUPS_MAX, limits.h
 
 
@@ -47,15 +48,23 @@ def peer_of(connection: socket.socket) -> Peer:
 
 
 def _groups_of(connection: socket.socket) -> frozenset[int]:
-    size = struct.calcsize("I")
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 32 * size)
-    except OSError:  # more than fit, or a kernel that cannot tell
-        try:
-            raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX * size)
-        except OSError:
-            return frozenset()
-    return frozenset(struct.unpack(f"{len(raw) // size}I", raw))
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _ANSWER_BYTES_MAX)
+    except OSError:
+        raw = _long_answer(connection)
+    return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+def _long_answer(connection: socket.socket) -> bytes:
+    """Ask for more groups than ``socket.getsockopt`` has room for."""
+    import ctypes  # noqa: PLC0415 - hardly anybody is in so many groups
+
+    answer = ctypes.create_string_buffer(4 * _GROUPS_MAX)
+    size = ctypes.c_uint(len(answer))
+    failed = ctypes.CDLL(None).getsockopt(
+        connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, answer, ctypes.byref(size)
+    )
+    return b"" if failed else answer.raw[: size.value]
 
 
 def overflow_uid() -> Uid:

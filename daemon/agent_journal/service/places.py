@@ -8,6 +8,7 @@ database itself would not do: closing any descriptor of it would unlock it.)
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import os
@@ -16,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StorageFailedError
 
 BACKLOG: Final = 4096  # clients that wait while the daemon restarts; somaxconn cuts it
 _CONNECT_SECONDS: Final = 1.0
@@ -91,8 +92,13 @@ class Lock:
                 f"{what} is in use by another agent-journald, pid {holder or 'unknown'}; "
                 "stop that one, or choose another --socket and --database"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            # On a full disk there is still a journal to be read; the lock is held.
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageFailedError(f"{path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Give the lock back; the file stays, since removing it would race."""

@@ -23,16 +23,14 @@ from ..errors import (
     InvalidError,
     JournalError,
 )
+from ..framing import DISCARDED_LINE, UNFINISHED_LINE, Framer
 from ..model import Uid
 from ..wire import (
-    DISCARDED_LINE,
-    UNFINISHED_LINE,
     Agents,
     Append,
     Close,
     Compact,
     Describe,
-    Framer,
     Hello,
     Ping,
     Read,
@@ -59,7 +57,7 @@ LINE_OVERHEAD_BYTES: Final = 256  # what a request costs in memory beside its by
 WINDOW_BYTES: Final = 64 * 1024
 ANSWERS_MAX: Final = 64
 
-END_OF_INPUT: Final = b"\0"  # stands at the end of what was received
+END_OF_INPUT: Final = b"the end of the input"  # this very object stands there
 
 
 class Run(Submission):

@@ -18,12 +18,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from ..errors import ConfigError, StorageFailedError, StorageFullError
-from ..model import AgentId, AgentState, Micros, Position, Uid
+from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
 from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
+from .records import agent_values, is_wanted, record_from
 from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
@@ -46,6 +47,7 @@ class Database:
         self._writer = connection.cursor()  # kept: to drop one costs a turn of the GIL
         self._path = path
         self._directory = str(path.parent)
+        self.has_base = False  # nothing may be acknowledged before
         self._names: dict[int, AgentRecord | None] = {}
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -74,8 +76,10 @@ class Database:
         # After a failed fsync the kernel may hold pages that the disk does not;
         # copying the WAL into the database before anything is acknowledged on
         # top of it is what makes a restart a cure (docs/ARCHITECTURE.md).
-        self.checkpoint("TRUNCATE")
+        self.has_base = self._make_base()
         self._migrate(version)
+        if self.has_base:
+            self._make_names_durable()
         (number,) = self._query("highest_number").fetchone()
         return self._next_position(), AgentNumber(number)
 
@@ -104,6 +108,30 @@ class Database:
                 f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
             )
         return int(version)
+
+    def _make_base(self) -> bool:
+        """Copy the WAL into the database; False: the disk is full, and it has to be done later."""
+        try:
+            self.checkpoint("TRUNCATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            return False
+        return True
+
+    def _make_names_durable(self) -> None:
+        """Have the WAL exist, and its name and the database's survive a power cut.
+
+        SQLite syncs the directory when it makes a file, and ignores it if that fails.
+        """
+        self._query("set_mark", self._mark("settled_position"), "settled_position")
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise StorageFailedError(f"{self._directory} cannot be synced: {error}") from error
+        finally:
+            os.close(descriptor)
 
     def _migrate(self, version: int) -> None:
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
@@ -145,7 +173,7 @@ class Database:
             for change in changes:
                 if change.compacted is None:
                     position = first_position + change.index
-                    self._execute(QUERIES["put_agent"], _agent_values(change.record, position))
+                    self._execute(QUERIES["put_agent"], agent_values(change.record, position))
                 else:
                     self._compact(change.compacted, change.record, next_position)
             if settling is not None:
@@ -175,6 +203,10 @@ class Database:
         Raises:
             StorageFullError: less than *free_bytes_min* is free.
         """
+        if not self.has_base:
+            self.checkpoint("TRUNCATE")
+            self._make_names_durable()
+            self.has_base = True
         disk = os.statvfs(self._directory)
         free = disk.f_bavail * disk.f_frsize
         if free < free_bytes_min:
@@ -273,7 +305,7 @@ class Database:
 
     def load(self, names: Iterable[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
         """Return the agents' rows; counters as far as they are settled."""
-        return [_record(self._query("load_agent", *name).fetchone()) for name in names]
+        return [record_from(self._query("load_agent", *name).fetchone()) for name in names]
 
     def find_key(self, number: AgentNumber, key: str) -> SequenceNumber | None:
         """Return the sequence at which *key* was used, of those settled."""
@@ -374,7 +406,7 @@ class Database:
                 if len(found) >= limit or (found and size + len(entry.event) > bytes_max):
                     return found, entry.position
                 record = self._agent(entry.number)
-                if record is not None and _is_wanted(wanted, record):
+                if record is not None and is_wanted(wanted, record):
                     found.append((record, entry))
                     size += len(entry.event)
             from_position = row.first_position + row.count
@@ -396,7 +428,7 @@ class Database:
                     record = self._agent(entry.number)
                     if entry.position >= before or record is None:
                         continue
-                    if _is_wanted(wanted, record):
+                    if is_wanted(wanted, record):
                         count -= 1
                         if count <= 0:
                             return entry.position, 0
@@ -413,7 +445,7 @@ class Database:
         except KeyError:
             if len(self._names) >= NAMES_MAX:
                 self._names.clear()
-            record = _record(self._query("load_agent_by_number", number).fetchone())
+            record = record_from(self._query("load_agent_by_number", number).fetchone())
             self._names[number] = record
             return record
 
@@ -427,7 +459,7 @@ class Database:
             rows = self._query("agents_of_uid", uid, after, limit)
         else:
             rows = self._query("agents_of_uid_in_state", uid, after, state, limit)
-        return [record for record in map(_record, rows.fetchall()) if record is not None]
+        return [record for record in map(record_from, rows.fetchall()) if record is not None]
 
     # Housekeeping
 
@@ -458,46 +490,3 @@ class _Transaction:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-
-
-def _agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
-    return (
-        record.number,
-        record.uid,
-        record.agent_id,
-        record.state,
-        record.kind,
-        record.epoch,
-        record.attempts,
-        record.reason,
-        position,
-        record.created_at,
-        record.updated_at,
-    )
-
-
-def _record(row: tuple[Any, ...] | None) -> AgentRecord | None:
-    if row is None:
-        return None
-    uid, agent_id, number, state, kind, epoch, attempts, reason, position, *rest = row
-    created_at, updated_at, next_sequence, last_iteration, key_high = rest
-    return AgentRecord(
-        uid=uid,
-        agent_id=agent_id,
-        number=number,
-        state=AgentState(state),
-        kind=kind,
-        epoch=epoch,
-        attempts=attempts,
-        reason=reason,
-        first_position=position,
-        created_at=Micros(created_at),
-        updated_at=Micros(updated_at),
-        next_sequence=next_sequence,
-        last_iteration=last_iteration,
-        key_high=key_high,
-    )
-
-
-def _is_wanted(wanted: Filter, record: AgentRecord) -> bool:
-    return wanted.uid in (None, record.uid) and wanted.agent_id in (None, record.agent_id)

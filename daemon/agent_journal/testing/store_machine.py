@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,7 +30,7 @@ from .plain_journal import OWNER, Name, PlainJournal, list_all, scan_all
 
 T = TypeVar("T")
 
-EXAMPLES: Final = 40
+EXAMPLES: Final = 30
 STEPS: Final = 25
 
 _NAMES: Final = [(Uid(OWNER + owner), AgentId(f"agent-{n}")) for owner in (0, 1) for n in (0, 1, 2)]
@@ -175,15 +175,24 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def run_store_machine(
-    make_store: Callable[[Path], Store], directory: Path, *, is_durable: bool = False
+    make_store: Callable[[Path], Store],
+    directory: Path,
+    *,
+    is_durable: bool = False,
+    is_shrunk: bool = False,
 ) -> None:
-    """Use stores that *make_store* makes in directories under *directory* at random."""
+    """Use stores that *make_store* makes in directories under *directory* at random.
+
+    A failure is not made smaller unless asked for: it opens thousands of stores.
+    """
+    phases = [phase for phase in Phase if is_shrunk or phase is not Phase.shrink]
     run_state_machine_as_test(
         partial(StoreMachine, make_store, directory, durable=is_durable),  # type: ignore[arg-type]
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
+            phases=phases,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

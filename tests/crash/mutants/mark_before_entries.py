@@ -7,23 +7,24 @@ that no start looks for.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from agent_journal.__main__ import main
 from agent_journal.store import sqlite
+from agent_journal.store.database import Database
 from agent_journal.store.sqlite import SqliteStore
+from agent_journal.store.unsettled import Slice
 
-settle = SqliteStore._settle
+settle = Database._settle
 
 
-async def all_at_once(self: SqliteStore, frozen: Any, numbers: Any, **_: object) -> None:
-    await settle(self, frozen, numbers, is_last=True)
+def all_at_once(self: Database, settling: Slice) -> None:
+    settle(self, settling._replace(is_last=True))
 
 
 sqlite.SETTLE_SLICE_ENTRIES_MIN = 32  # type: ignore[misc]
 SqliteStore.__init__.__kwdefaults__["settle_entries"] = 200
 SqliteStore._entries_since_settling = property(lambda _: 0, lambda *_: None)  # type: ignore[assignment]
-SqliteStore._settle = all_at_once  # type: ignore[method-assign]
+Database._settle = all_at_once  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,54 @@
+"""Agents as rows of the database, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model import AgentState, Micros
+from .base import AgentRecord, Filter
+
+
+def agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
+    """Return the values of an agent that begins at *position*."""
+    return (
+        record.number,
+        record.uid,
+        record.agent_id,
+        record.state,
+        record.kind,
+        record.epoch,
+        record.attempts,
+        record.reason,
+        position,
+        record.created_at,
+        record.updated_at,
+    )
+
+
+def record_from(row: tuple[Any, ...] | None) -> AgentRecord | None:
+    """Return the agent in *row*, if there is one."""
+    if row is None:
+        return None
+    uid, agent_id, number, state, kind, epoch, attempts, reason, position, *rest = row
+    created_at, updated_at, next_sequence, last_iteration, key_high = rest
+    return AgentRecord(
+        uid=uid,
+        agent_id=agent_id,
+        number=number,
+        state=AgentState(state),
+        kind=kind,
+        epoch=epoch,
+        attempts=attempts,
+        reason=reason,
+        first_position=position,
+        created_at=Micros(created_at),
+        updated_at=Micros(updated_at),
+        next_sequence=next_sequence,
+        last_iteration=last_iteration,
+        key_high=key_high,
+    )
+
+
+def is_wanted(wanted: Filter, record: AgentRecord) -> bool:
+    """Tell whether a reader may see the entries of an agent."""
+    return wanted.uid in (None, record.uid) and wanted.agent_id in (None, record.agent_id)
