@@ -33,6 +33,8 @@ class TestSqliteStoreInShortSlices(DurableStoreContract):
 class TestSqliteStoreRestartedBehindEachCommit(StoreContract):
     """Every other time without being closed: what a crash leaves is a copy of the files."""
 
+    examples = 6  # each opens a store at every step
+
     def make_store(self, directory: Path) -> Store:
         count = 0
 

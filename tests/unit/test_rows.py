@@ -20,7 +20,7 @@ new_entries = st.builds(
     sequence=st.integers(0, SEQUENCE_MAX).map(Sequence),
     timestamp=st.integers(-(2**63), 2**63 - 1).map(Micros),
     iteration=st.integers(0, ITERATION_MAX),
-    event=st.binary(max_size=20) | st.integers(0, 9000).map(lambda size: b"x" * size),
+    event=st.binary(max_size=20) | st.sampled_from([0, 60, 3000, 9000]).map(lambda n: b"x" * n),
     key=st.none() | st.text(min_size=1, max_size=64),
 )
 batches = st.lists(new_entries, min_size=1, max_size=12)
@@ -63,26 +63,38 @@ def test_rows_follow_each_other_and_fit_into_a_page(first: int, entries: list[Ne
     assert all(len(row.data) <= ROW_BYTES_MAX or row.count == 1 for row in rows)
 
 
-@given(first=st.integers(0, 2**62), entries=batches, data=st.data())
+@given(
+    entries=st.lists(
+        st.tuples(st.binary(max_size=3), st.none() | st.text(min_size=1, max_size=2)),
+        min_size=1,
+        max_size=6,
+    ),
+    removals=st.lists(st.sets(st.integers(0, 5), min_size=1), max_size=4),
+)
 def test_what_is_removed_is_gone_and_its_neighbours_keep_their_places(
-    first: int, entries: list[NewEntry], data: st.DataObject
+    entries: list[tuple[bytes, str | None]], removals: list[set[int]]
 ) -> None:
-    for row in opened(first, entries):
-        left = dict(enumerate(expected(first, entries), first))
-        left = {place: left[place] for place in left if row.holds(place)}
-        while left:
-            removed = data.draw(st.sets(st.sampled_from([*left]), min_size=1))
-            left = {place: entry for place, entry in left.items() if place not in removed}
-            remaining = row.without(removed)
-            if not left:
-                assert remaining is None
-                break
-            assert remaining is not None
-            assert len(remaining) <= len(row.data)
-            row = PackedRow(row.first_position, remaining)  # noqa: PLW2901 - removed step by step
-            assert [*row.entries()] == [*left.values()]
-            assert all(row.entry(place) == entry for place, (entry, _) in left.items())
-            assert all(row.entry(place).number == 0 for place in removed)
+    """Step by step, until nothing is left; a place may be removed twice."""
+    first = 1000
+    written = [
+        NewEntry(AgentNumber(7), Sequence(n), Micros(n), n, event, key)
+        for n, (event, key) in enumerate(entries)
+    ]
+    (row,) = opened(first, written)
+    left = dict(enumerate(expected(first, written), first))
+    for removal in [*removals, {*range(6)}]:
+        removed = {first + place for place in removal if place < len(entries)}
+        left = {place: entry for place, entry in left.items() if place not in removed}
+        remaining = row.without(removed)
+        if not left:
+            assert remaining is None
+            return
+        assert remaining is not None
+        assert len(remaining) <= len(row.data)
+        row = PackedRow(first, remaining)
+        assert [*row.entries()] == [*left.values()]
+        assert all(row.entry(place) == entry for place, (entry, _) in left.items())
+        assert all(row.entry(place).number == 0 for place in removed)
 
 
 @given(data=st.binary(max_size=100))

@@ -85,4 +85,4 @@ class DurableStoreContract(StoreContract):
 
     def test_any_history_outlives_restarts(self, tmp_path: Path) -> None:
         """Random batches, compactions and reads between restarts, against lists."""
-        run_store_machine(self.make_store, tmp_path, is_durable=True)
+        run_store_machine(self.make_store, tmp_path, is_durable=True, examples=self.examples)

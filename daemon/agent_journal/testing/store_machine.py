@@ -30,7 +30,7 @@ from .plain_journal import OWNER, Name, PlainJournal, list_all, scan_all
 
 T = TypeVar("T")
 
-EXAMPLES: Final = 30
+EXAMPLES: Final = 20
 STEPS: Final = 25
 
 _NAMES: Final = [(Uid(OWNER + owner), AgentId(f"agent-{n}")) for owner in (0, 1) for n in (0, 1, 2)]
@@ -179,6 +179,7 @@ def run_store_machine(
     directory: Path,
     *,
     is_durable: bool = False,
+    examples: int = EXAMPLES,
     is_shrunk: bool = False,
 ) -> None:
     """Use stores that *make_store* makes in directories under *directory* at random.
@@ -189,7 +190,7 @@ def run_store_machine(
     run_state_machine_as_test(
         partial(StoreMachine, make_store, directory, durable=is_durable),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
             deadline=None,
             phases=phases,
