@@ -469,7 +469,7 @@ class Session:
             and self._in_flight_bytes < limit
             and not self._sink.unsent_bytes
             and not self._unread
-            and not (self._lines and self._task is not None)
+            and not self._lines
         )
         if is_wanted and admission.is_full(self._account):
             admission.wait(self)
