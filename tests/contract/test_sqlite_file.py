@@ -531,3 +531,21 @@ def test_the_cost_of_an_agent_does_not_depend_on_the_journals_size() -> None:
 def _parameters(query: str) -> int:
     numbered = [int(part[0]) for part in query.split("?")[1:] if part[:1].isdigit()]
     return max(numbered, default=query.count("?"))
+
+
+class TestSettlingUnderLoad:
+    async def test_batches_that_each_call_for_a_checkpoint_are_settled_all_the_same(
+        self, path: Path
+    ) -> None:
+        """What the index has not reached is in memory, so it has to be reached under any load."""
+        store = SqliteStore(path, free_bytes_min=1, settle_entries=20)
+        await store.open()
+        try:
+            journal = PlainJournal(store)
+            for _ in range(30):  # no batch finds the journal idle, nor the disk looked at
+                await journal.append("a", *[b'{"Blob":"%b"}' % (b"x" * 60_000)] * 10)
+                while store.is_maintenance_due and await store.maintain():
+                    pass
+            assert store._unsettled.current.entries < 60
+        finally:
+            await store.close()

@@ -191,8 +191,9 @@ class SqliteStore:
             await self._call(lambda: self._database.check_room(free_bytes_min))
             self._is_room_known = True
         write, base = self._database.write, self._next_position
-        done = self._begin(lambda: write(rows, batch.changes, base, next_position, None))
-        return await self._committed(done, batch, next_position, rows, None)
+        settling = self._next_slice() if rows and self._is_settling_due() else None
+        done = self._begin(lambda: write(rows, batch.changes, base, next_position, settling))
+        return await self._committed(done, batch, next_position, rows, settling)
 
     async def _committed(
         self,
