@@ -25,7 +25,8 @@ from agent_journal.model import AgentId
 from agent_journal.store.base import Filter
 from agent_journal.store.database import APPLICATION_ID
 from agent_journal.store.sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
-from agent_journal.store.sqlite import SqliteStore
+from agent_journal.store.sqlite import SETTLE_KEYS, SqliteStore
+from agent_journal.store.unsettled import RUN_ENTRIES_MAX
 from agent_journal.testing.plain_journal import OWNER, PlainJournal, read_all
 
 
@@ -534,6 +535,42 @@ def _parameters(query: str) -> int:
 
 
 class TestSettlingUnderLoad:
+    async def test_long_histories_that_alternate_are_indexed_in_runs_of_bounded_length(
+        self, path: Path
+    ) -> None:
+        """A reader of one entry reads the whole run that it is in."""
+        store = SqliteStore(path, free_bytes_min=0)
+        await store.open()
+        try:
+            journal = PlainJournal(store)
+            for _ in range(13):
+                for _ in range(200):
+                    journal.add("a")
+                    journal.add("b")
+                await journal.commit()
+            await store.settle_all()
+            await journal.check(page=997)
+            assert rows(path, "SELECT max(count), count(*) FROM runs") == [(RUN_ENTRIES_MAX, 6)]
+        finally:
+            await store.close()
+
+    async def test_keys_are_settled_before_they_fill_the_memory(self, path: Path) -> None:
+        store = SqliteStore(path, free_bytes_min=0)
+        await store.open()
+        try:
+            journal = PlainJournal(store)
+            for number in range(SETTLE_KEYS + 1):
+                journal.add("a", key=f"{number:08}")
+                if number % 1000 == 0:
+                    await journal.commit()
+            await journal.commit()
+            while await store.maintain():
+                pass
+            assert store._unsettled.current.keys + store._unsettled.current.entries == 0
+            assert rows(path, "SELECT count(*) FROM keys") == [(SETTLE_KEYS + 1,)]
+        finally:
+            await store.close()
+
     async def test_batches_that_each_call_for_a_checkpoint_are_settled_all_the_same(
         self, path: Path
     ) -> None:

@@ -36,8 +36,9 @@ T = TypeVar("T")
 
 # Large generations dirty each agent's page of the index for more entries at
 # once, small ones make a restart and the memory cheap.
-SETTLE_ENTRIES: Final = 8192
-SETTLE_SLICE_ENTRIES_MIN: Final = 512
+SETTLE_ENTRIES: Final = 65_536
+SETTLE_KEYS: Final = 8192  # keys are what makes a generation large in memory
+SETTLE_SLICE_ENTRIES_MIN: Final = 4096
 CHECKPOINT_COMMITS: Final = 64
 CHECKPOINT_BYTES: Final = 512 * 1024  # a checkpoint of so much takes some 2 ms, and is felt
 FREE_BYTES_MIN: Final = 64 * 1024 * 1024
@@ -351,9 +352,13 @@ class SqliteStore:
         )
 
     def _is_settling_due(self) -> bool:
-        if self._to_settle or self._unsettled.current.entries >= self._settle_entries:
-            return True
         current = self._unsettled.current
+        if (
+            self._to_settle
+            or current.entries >= self._settle_entries
+            or current.keys >= SETTLE_KEYS
+        ):
+            return True
         return (
             self._has_doomed
             and current.entries > 0

@@ -16,11 +16,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..model import Micros
 from .base import AgentNumber, Entry, NewEntry
 from .runs import PackedRun, Run
+
+# A reader of a few entries reads the whole run that they are in: a page of the index.
+RUN_ENTRIES_MAX: Final = 1024
 
 
 class Story:
@@ -50,6 +53,7 @@ class Generation:
         self.stories: dict[AgentNumber, Story] = {}
         self.rows: list[int] = []  # where the rows of the log begin
         self.entries = 0
+        self.keys = 0
 
     def add(self, first_position: int, entries: Sequence[NewEntry], rows: Iterable[int]) -> None:
         """Take in entries that were committed as *rows* from *first_position* on."""
@@ -67,6 +71,7 @@ class Generation:
                 if story.keys is None:
                     story.keys = {}
                 story.keys[entry.key] = entry.sequence
+                self.keys += 1
             position += 1
         self.next_position = position
         self.entries += len(entries)
@@ -92,14 +97,16 @@ class Generation:
         place_of = self._places()
         for number in numbers:
             story = self.stories[number]
-            positions = story.positions
-            first, count = positions[0], len(positions)
-            if positions[-1] - first == count - 1:
-                yield number, story.first_sequence, count, first, b"", b""
+            first_sequence, whole = story.first_sequence, story.positions
+            if whole[-1] - whole[0] == len(whole) - 1:
+                yield number, first_sequence, len(whole), whole[0], b"", b""
                 continue
-            offsets = array("I", [position - first for position in positions]).tobytes()
-            places = bytes([place_of[position - base] for position in positions])
-            yield number, story.first_sequence, count, first, offsets, places
+            for start in range(0, len(whole), RUN_ENTRIES_MAX):
+                positions = whole[start : start + RUN_ENTRIES_MAX]
+                first = positions[0]
+                offsets = array("I", [position - first for position in positions]).tobytes()
+                places = bytes([place_of[position - base] for position in positions])
+                yield number, first_sequence + start, len(positions), first, offsets, places
 
     def _places(self) -> bytes:
         """Return the place in its row of each entry of the generation."""
