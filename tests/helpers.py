@@ -11,20 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, Self
 
 from structlog.testing import CapturingLogger
 
 from agent_journal.errors import StorageFailedError
-from agent_journal.model import AgentId, Uid
+from agent_journal.model import AgentId, Micros, Uid
 from agent_journal.service.admission import Admission
+from agent_journal.service.attaching import keep_owners
 from agent_journal.service.committer import Committer
 from agent_journal.service.config import Config, Limits
 from agent_journal.service.context import Context
 from agent_journal.service.heads import HEADS_MAX, Head, Heads
 from agent_journal.service.metrics import Metrics
+from agent_journal.service.owners import Owners
 from agent_journal.service.peer import Peer
 from agent_journal.service.session import Session
 from agent_journal.store.base import Filter, Store
@@ -118,12 +120,100 @@ class ScriptedSink:
             self._drained.set_result(None)
 
 
+class FakeProcess:
+    """A process that lives until a test ends it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.start_time: int | None = 1_000_000 + pid
+        self.is_alive = True
+        self.is_closed = False
+        self._on_exit: Callable[[], None] | None = None
+
+    def watch(self, on_exit: Callable[[], None]) -> None:
+        self._on_exit = on_exit
+
+    def close(self) -> None:
+        self.is_closed, self._on_exit = True, None
+
+    def end(self) -> None:
+        self.is_alive = False
+        if self._on_exit is not None:
+            self._on_exit()
+
+
+class FakeProcesses:
+    """The processes of a host: every pid is alive until it is ended, but those unseen."""
+
+    def __init__(self) -> None:
+        self.unseen: set[int] = {0}
+        self.opened: list[FakeProcess] = []
+        self.start_times: dict[int, int] = {}
+        self._ended: set[int] = set()
+
+    def find(self, pid: int) -> FakeProcess | None:
+        if pid in self.unseen or pid in self._ended:
+            return None
+        process = FakeProcess(pid)
+        process.start_time = self.start_times.get(pid, process.start_time)
+        self.opened.append(process)
+        return process
+
+    def revive(self, pid: int) -> None:
+        """Give the pid of a process that has ended to a new one."""
+        self._ended.discard(pid)
+        self.start_times[pid] = self.start_times.get(pid, 1_000_000 + pid) + 1
+
+    def end(self, pid: int) -> None:
+        self._ended.add(pid)
+        for process in self.opened:
+            if process.pid == pid and not process.is_closed:
+                process.end()
+
+
+class RecordingResumer:
+    """Starts nothing, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.launchers: set[str] = set()
+        self.reports: set[int] = set()  # attempts whose end it will report
+
+    @property
+    def news(self) -> list[tuple[Any, ...]]:
+        """What it was told since this was asked the last time."""
+        told, self.told = self.told, []
+        return told
+
+    def interrupted(self, uid: Uid, agent_id: AgentId) -> None:
+        self.told.append(("interrupted", uid, agent_id))
+
+    def woken(self, uid: Uid, agent_id: AgentId) -> None:
+        self.told.append(("woken", uid, agent_id))
+
+    def attached(self, uid: Uid, agent_id: AgentId) -> None:
+        self.told.append(("attached", uid, agent_id))
+
+    def finished(self, uid: Uid, agent_id: AgentId) -> None:
+        self.told.append(("finished", uid, agent_id))
+
+    def waiting(self, uid: Uid, agent_id: AgentId, wake_at: Micros | None) -> None:
+        self.told.append(("waiting", uid, agent_id, wake_at))
+
+    def will_report(self, uid: Uid, agent_id: AgentId, attempt: int) -> bool:
+        return attempt in self.reports
+
+    def knows_launcher(self, name: str) -> bool:
+        return name in self.launchers
+
+
 class Client:
     """A connection to the daemon, as the server would drive it."""
 
-    def __init__(self, service: Service, uid: Uid) -> None:
-        peer = Peer(uid=uid, gid=uid, pid=1, groups=frozenset())
+    def __init__(self, service: Service, uid: Uid, pid: int) -> None:
+        peer = Peer(uid=uid, gid=uid, pid=pid, groups=frozenset())
         self.uid = uid
+        self.pid = pid
         self.sink = ScriptedSink()
         self.sent = 0  # lines
         self._service = service
@@ -189,6 +279,11 @@ class Client:
         self._service.context.admission.closed(self.uid)
         self.sink.wake()
 
+    def die(self) -> None:
+        """Be killed: the process ends, and the kernel closes its connection."""
+        self.lose()
+        self._service.processes.end(self.pid)
+
 
 class Service:
     """The daemon's core between a store and its clients."""
@@ -224,20 +319,26 @@ class Service:
             log=self.log,
             boot_id="boot",
         )
+        self.processes = FakeProcesses()
+        self.resumer = RecordingResumer()
+        self.context.owners = Owners(self.processes.find)
+        self.context.resumer = self.resumer
         self.tasks = asyncio.TaskGroup()
         self.clients: list[Client] = []
         self.failure: BaseException | None = None
         self._writer: asyncio.Task[None]
+        self._keeper: asyncio.Task[None]
 
-    def connect(self, uid: Uid = ALICE) -> Client:
-        """Return a new connection."""
-        client = Client(self, uid)
+    def connect(self, uid: Uid = ALICE, *, pid: int | None = None) -> Client:
+        """Return a new connection, of a process of its own unless it is said which."""
+        client = Client(self, uid, 1000 + len(self.clients) if pid is None else pid)
         self.clients.append(client)
         return client
 
     async def __aenter__(self) -> Self:
         await self.tasks.__aenter__()
         self._writer = self.tasks.create_task(self._write())
+        self._keeper = self.tasks.create_task(keep_owners(self.context))
         return self
 
     async def _write(self) -> None:
@@ -268,7 +369,10 @@ class Service:
             if not client.sink.is_gone:
                 client.session.stop()
         self.committer.close()
+        self._keeper.cancel()
         await settled()
+        self.context.owners.close()
+        assert all(process.is_closed for process in self.processes.opened)
         assert self._writer.done(), "the committer does not end"
 
     def _check(self) -> None:
@@ -291,6 +395,8 @@ class Service:
         found: dict[tuple[Uid, AgentId], list[int]] = {}
         positions = []
         for name, entry in await scan_all(self.store.store, Filter()):
+            if entry.event.startswith(b'{"Forked"'):
+                found[name] = [*range(entry.sequence)]  # copies, which a scan does not show
             found.setdefault(name, []).append(entry.sequence)
             positions.append(entry.position)
         assert positions == sorted(set(positions))
@@ -310,6 +416,13 @@ class Service:
             return []
         entries = await read_all(self.store.store, record)
         return [next(iter(json.loads(entry.event))) for entry in entries]
+
+    async def payloads(self, agent_id: str = "a", uid: Uid = ALICE) -> list[tuple[str, Any]]:
+        """Return an agent's recorded events, by name and value."""
+        (record,) = await self.store.store.load([(uid, AgentId(agent_id))])
+        assert record is not None
+        entries = await read_all(self.store.store, record)
+        return [pair for entry in entries for pair in json.loads(entry.event).items()]
 
     async def next_sequence(self, agent_id: str = "a", uid: Uid = ALICE) -> int:
         """Return how many entries of an agent are recorded."""

@@ -27,6 +27,7 @@ MODULE_LINES_MAX = 500
 TIME_AND_CHANCE = {"time", "datetime", "random", "uuid", "secrets"}
 ASK_ALL_THE_SAME = {
     "clock.py": "it is the clock",
+    "wire_requests.py": "has a datetime for a timestamp",
     "wire.py": "renders and reads timestamps, never asks for one",
     "store/database.py": "bounds a slice of reading with perf_counter; nothing recorded shows it",
     "client/_encoding.py": "reads and renders timestamps, never asks for one",

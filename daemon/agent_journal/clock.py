@@ -1,7 +1,8 @@
-"""The only module that asks what time it is."""
+"""The only module that asks for the time, or for chance."""
 
 from __future__ import annotations
 
+import random
 import time
 
 
@@ -15,3 +16,7 @@ class Clock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return time.monotonic()
+
+    def chance(self) -> float:
+        """Return a number evenly spread over 0 to 1, 1 excluded."""
+        return random.random()  # noqa: S311 - it spreads load, and keeps no secret

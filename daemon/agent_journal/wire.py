@@ -36,15 +36,12 @@ from .model import (
     Micros,
     is_agent_id,
 )
+from .wire_requests import Count, HoldingRequest, NumericUid, Timestamp
 
 RequestId = int | str | None
 
-
-_Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
 _Limit = Annotated[int, Meta(ge=1, le=SEQUENCE_MAX)]
 _Iteration = Annotated[int, Meta(ge=0, le=ITERATION_MAX)]
-_Timestamp = Annotated[datetime, Meta(tz=True)]
-_Uid = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
 
 class EntryFields(Struct, gc=False):
@@ -52,7 +49,7 @@ class EntryFields(Struct, gc=False):
 
     event: Raw | UnsetType = UNSET
     iteration: _Iteration = 0
-    timestamp: _Timestamp | None = None
+    timestamp: Timestamp | None = None
     key: str | None = None
 
 
@@ -63,22 +60,22 @@ class Append(Struct, tag_field="op", tag="append", gc=False):
     event: Raw | UnsetType = UNSET
     iteration: _Iteration = 0
     id: int | str | None = None
-    timestamp: _Timestamp | None = None
-    expected_sequence: _Count | None = None
-    epoch: _Count | None = None
+    timestamp: Timestamp | None = None
+    expected_sequence: Count | None = None
+    epoch: Count | None = None
     key: str | None = None
     entries: list[EntryFields] | None = None
-    uid: _Uid | None = None
+    uid: NumericUid | None = None
 
 
 class Read(Struct, tag_field="op", tag="read"):
     """Give back an agent's entries in sequence order."""
 
     agent_id: str
-    from_sequence: _Count = 0
+    from_sequence: Count = 0
     limit: _Limit = 1000
     id: int | str | None = None
-    uid: _Uid | None = None
+    uid: NumericUid | None = None
 
 
 class Describe(Struct, tag_field="op", tag="describe"):
@@ -86,7 +83,7 @@ class Describe(Struct, tag_field="op", tag="describe"):
 
     agent_id: str
     id: int | str | None = None
-    uid: _Uid | None = None
+    uid: NumericUid | None = None
 
 
 class Agents(Struct, tag_field="op", tag="agents"):
@@ -94,10 +91,10 @@ class Agents(Struct, tag_field="op", tag="agents"):
 
     state: AgentState | None = None
     kind: str | None = None
-    after: str | _Count | None = None
+    after: str | Count | None = None
     limit: _Limit = 100
     id: int | str | None = None
-    uid: _Uid | Literal["*"] | None = None
+    uid: NumericUid | Literal["*"] | None = None
 
 
 class Compact(Struct, tag_field="op", tag="compact"):
@@ -106,25 +103,25 @@ class Compact(Struct, tag_field="op", tag="compact"):
     agent_id: str
     force: bool = False
     id: int | str | None = None
-    uid: _Uid | None = None
+    uid: NumericUid | None = None
 
 
 class Tail(Struct, tag_field="op", tag="tail"):
     """Stream entries in position order."""
 
     agent_id: str | None = None
-    from_position: _Count | None = None
-    last: _Count | None = None
+    from_position: Count | None = None
+    last: Count | None = None
     follow: bool = True
     id: int | str | None = None
-    uid: _Uid | Literal["*"] | None = None
+    uid: NumericUid | Literal["*"] | None = None
 
 
 class Stats(Struct, tag_field="op", tag="stats"):
     """Give the daemon's counters and gauges."""
 
     id: int | str | None = None
-    uid: _Uid | Literal["*"] | None = None
+    uid: NumericUid | Literal["*"] | None = None
 
 
 class Ping(Struct, tag_field="op", tag="ping"):
@@ -146,7 +143,19 @@ class Close(Struct, tag_field="op", tag="close"):
     id: int | str | None = None
 
 
-Request = Append | Read | Describe | Agents | Compact | Tail | Stats | Ping | Hello | Close
+Request = (
+    Append
+    | Read
+    | Describe
+    | Agents
+    | Compact
+    | Tail
+    | Stats
+    | Ping
+    | Hello
+    | Close
+    | HoldingRequest
+)
 
 _decode: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -272,17 +281,17 @@ def _invalid(problem: Exception) -> JournalError:
     return InvalidError(f'"{field}" is not acceptable: {reason}', field=field)
 
 
-def check_agent_id(agent_id: str) -> None:
-    """Refuse what cannot name an agent.
+def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
+    """Refuse what cannot name an agent; the same rule holds for kinds and launchers.
 
     Raises:
         InvalidError: naming the field.
     """
     if not is_agent_id(agent_id):
         raise InvalidError(
-            f'"agent_id" must be 1 to {AGENT_ID_BYTES_MAX} of A-Z a-z 0-9 . _ : @ - '
+            f'"{field}" must be 1 to {AGENT_ID_BYTES_MAX} of A-Z a-z 0-9 . _ : @ - '
             f"and begin with a letter or digit; got {agent_id!r:.80}",
-            field="agent_id",
+            field=field,
         )
 
 
@@ -355,7 +364,7 @@ _TIMESTAMP_MIN: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSEC
 _TIMESTAMP_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
-def micros_from(timestamp: datetime) -> Micros:
+def micros_from(timestamp: datetime, field: str = "timestamp") -> Micros:
     """Return *timestamp* as microseconds since 1970.
 
     Raises:
@@ -363,7 +372,7 @@ def micros_from(timestamp: datetime) -> Micros:
     """
     micros = (timestamp - _EPOCH) // _MICROSECOND
     if not _TIMESTAMP_MIN <= micros <= _TIMESTAMP_MAX:
-        raise InvalidError('"timestamp" must lie in the years 1 to 9999 of UTC', field="timestamp")
+        raise InvalidError(f'"{field}" must lie in the years 1 to 9999 of UTC', field=field)
     return Micros(micros)
 
 

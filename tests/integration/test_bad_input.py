@@ -48,8 +48,8 @@ TESTED_IN = {
     "storage_full": "test_disk_full.py::test_appends_are_refused_while_there_is_little_room",
     "storage_failed": "test_disk_full.py::test_a_failed_sync_is_an_unknown_outcome_and_the_end",
     "damaged": "test_lifecycle_of_daemon.py::test_a_damaged_journal_is_refused_and_not_crashed_on",
-    "agent_attached": "- agents can't be attached to yet",
-    "parked": "- agents can't be parked yet",
+    "agent_attached": "test_attach.py::test_a_zombie_is_fenced_off",
+    "parked": "test_bad_input.py::test_a_parked_agent_is_refused",
     "connection_lost": "- the client library's own, never on the wire",
 }
 
@@ -236,8 +236,19 @@ def test_an_id_of_another_kind_is_refused(connection: RawConnection, value: str)
 
 
 def test_an_unknown_operation_is_refused(connection: RawConnection) -> None:
-    for op in ("", "Append", "append ", "attach", "resume", "x" * 10_000, "\0", "é😀"):
+    for op in ("", "Append", "append ", "attached", "Resume", "x" * 10_000, "\0", "é😀"):
         check_refused(connection, {"op": op, "agent_id": "bad"}, "unknown_op")
+
+
+def test_a_parked_agent_is_refused(connection: RawConnection) -> None:
+    connection.request({"op": "append", "agent_id": "parked", "event": {"A": 1}})
+    assert connection.request({"op": "park", "agent_id": "parked"})["state"] == "parked"
+    for request in (
+        {"op": "append", "agent_id": "parked", "event": {"A": 1}},
+        {"op": "attach", "agent_id": "parked"},
+        {"op": "attach", "agent_id": "parked", "take_over": True},
+    ):
+        check_refused(connection, request, "parked")
 
 
 # For each operation a request that is good, and what its fields can't be.
@@ -292,6 +303,38 @@ WRONG: list[tuple[dict[str, object], str, list[Any]]] = [
     ({"op": "compact", "agent_id": "good"}, "agent_id", NO_AGENT_ID),
     ({"op": "compact", "agent_id": "good"}, "force", [0, 1, "true", [], {}]),
     ({"op": "compact", "agent_id": "good"}, "uid", [*NO_UID, "*"]),
+    *[
+        (dict(request), field, values)
+        for request in (
+            {"op": "attach"},
+            {"op": "detach", "epoch": 1},
+            {"op": "signal", "name": "n"},
+            {"op": "decide", "step": "s", "rerun": True},
+            {"op": "fork", "at_sequence": 0, "as": "forked"},
+            {"op": "resume"},
+            {"op": "park"},
+            {"op": "cancel"},
+        )
+        for request in [{**request, "agent_id": "good"}]
+        for field, values in (("agent_id", NO_AGENT_ID), ("uid", [*NO_UID, "*"]))
+    ],
+    ({"op": "attach", "agent_id": "bad"}, "kind", [*NO_STRING, "", "a b", "a" * 129]),
+    ({"op": "attach", "agent_id": "bad"}, "launcher", [*NO_STRING, "", "../x", "nobody"]),
+    ({"op": "attach", "agent_id": "bad"}, "command", [1, "x", [], {}, {"argv": [], "cwd": "/"}]),
+    ({"op": "attach", "agent_id": "bad"}, "take_over", [0, 1, "true", [], {}]),
+    ({"op": "detach", "agent_id": "good", "epoch": 1}, "epoch", NO_COUNT),
+    ({"op": "detach", "agent_id": "good", "epoch": 1}, "wake_at", NO_TIMESTAMP),
+    ({"op": "detach", "agent_id": "good", "epoch": 1}, "wait_for", [1, "x", {}, [1], [""]]),
+    ({"op": "detach", "agent_id": "good", "epoch": 1}, "seen_sequence", NO_COUNT),
+    ({"op": "signal", "agent_id": "good", "name": "n"}, "name", [*NO_STRING, "", "n" * 257]),
+    ({"op": "signal", "agent_id": "good", "name": "n"}, "key", NO_KEY),
+    ({"op": "decide", "agent_id": "good", "rerun": True}, "step", [*NO_STRING, "", "no such"]),
+    ({"op": "decide", "agent_id": "good", "step": "s"}, "rerun", [0, 1, "true", [], {}, False]),
+    ({"op": "fork", "agent_id": "good", "as": "forked"}, "at_sequence", [*NO_COUNT, 2**62]),
+    ({"op": "fork", "agent_id": "good", "at_sequence": 0}, "as", [*NO_AGENT_ID, "good"]),
+    ({"op": "resume", "agent_id": "good"}, "reason", [*NO_STRING, "r" * 4097]),
+    ({"op": "park", "agent_id": "good"}, "reason", [*NO_STRING, "r" * 4097]),
+    ({"op": "cancel", "agent_id": "good"}, "reason", [*NO_STRING, "r" * 4097]),
     ({"op": "tail", "follow": False}, "agent_id", [*NO_STRING, "", "a b", "a" * 129]),
     ({"op": "tail", "follow": False}, "from_position", NO_COUNT),
     ({"op": "tail", "follow": False}, "last", NO_COUNT),
@@ -331,6 +374,13 @@ def test_a_wrong_field_is_refused_by_its_name(
         ({"op": "read"}, "agent_id"),
         ({"op": "describe"}, "agent_id"),
         ({"op": "compact"}, "agent_id"),
+        ({"op": "attach"}, "agent_id"),
+        ({"op": "detach", "agent_id": "good"}, "epoch"),
+        ({"op": "signal", "agent_id": "good"}, "name"),
+        ({"op": "decide", "agent_id": "good", "rerun": True}, "step"),
+        ({"op": "decide", "agent_id": "good", "step": "s"}, "rerun"),
+        ({"op": "fork", "agent_id": "good", "as": "forked"}, "at_sequence"),
+        ({"op": "fork", "agent_id": "good", "at_sequence": 0}, "as"),
     ],
     ids=str,
 )

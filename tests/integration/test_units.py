@@ -166,6 +166,42 @@ class TestAgreement:
         assert service.get("PrivateUsers", ["no"]) == ["no"]
         assert "RuntimeDirectory" not in service
 
+    def test_the_daemon_can_tell_whether_an_owner_lives(self) -> None:
+        """It opens a pidfd of it, and reads when it started: of other users' processes, too."""
+        service = settings("agent-journald.service")
+        assert service["ProtectProc"] == ["default"]
+        assert service["ProcSubset"] == ["all"]
+        program = tool("systemd-analyze", "whether the service may open a pidfd")
+        allowed = run(program, "syscall-filter", "@process").stdout
+        assert "pidfd_open" in allowed
+        assert "@process" in run(program, "syscall-filter", "@system-service").stdout
+
+    def test_the_daemon_starts_agents_outside_of_itself(self) -> None:
+        """Its own cgroup is ended with it; so no privilege to start others is kept in it."""
+        service = settings("agent-journald.service")
+        assert service["CapabilityBoundingSet"] == [""]
+        assert service["NoNewPrivileges"] == ["yes"]
+        assert "KillMode" not in service
+
+    @pytest.mark.parametrize(
+        ("unit", "is_allowed"),
+        [
+            ("report-agent@a-1.service", True),
+            ("report-agent@b:c@d_e.f.service", True),
+            ("report@a.service", False),
+            ("sshd.service", False),
+            ("x-agent@.service", False),
+            ("x-agent@a/../b.service", False),
+            ("x-agent@a.socket", False),
+        ],
+    )
+    def test_polkit_lets_it_start_instances_of_agents_alone(
+        self, unit: str, *, is_allowed: bool
+    ) -> None:
+        rules = (UNITS / "agent-journal.rules").read_text()
+        (pattern,) = re.findall(r"/(\^.*\$)/\.test", rules)
+        assert bool(re.fullmatch(pattern.replace("\\\\", "\\"), unit)) is is_allowed
+
     @pytest.mark.parametrize("folder", ["", "user/"])
     def test_no_number_of_crashes_takes_the_socket_away(self, folder: str) -> None:
         """Each limit would fail the socket unit, and every agent with it."""
@@ -191,7 +227,7 @@ class TestAgreement:
     def test_the_instructions_name_every_file(self) -> None:
         instructions = (UNITS.parent / "docs" / "INSTALL.md").read_text()
         files = [file for file in UNITS.rglob("*") if file.is_file()]
-        assert len(files) == 6
+        assert len(files) == 7
         for file in files:
             assert f"systemd/{file.relative_to(UNITS)}" in instructions
 

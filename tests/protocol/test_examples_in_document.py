@@ -3,7 +3,8 @@
 Every fenced block with arrows is a talk; the document's second paragraph tells
 how it is written.  The blocks are played in order against one fresh daemon.
 What stands in a reply is compared to the letter, but for the members in
-``VARYING``, timestamps that no request gave, and "…".  Positions may differ
+``VARYING`` (of an event only ``pid``), timestamps that no request gave, and
+"…".  Positions may differ
 from the document's, but the same one is the same throughout, and their order
 is the document's.
 """
@@ -28,6 +29,7 @@ VARYING: Final[Mapping[str, str]] = {
     "uid": "$integer:uid",
     "version": "$string:version",
     "boot_id": "$string:boot_id",
+    "pid": "$integer:pid",  # of the test, which is all of the document's clients
     "created_at": "$timestamp",
     "updated_at": "$timestamp",
 }
@@ -105,13 +107,25 @@ def pattern_of(example: Any, *, is_literal_time: bool, name: str = "") -> Any:  
         return "$string"
     if isinstance(example, list):
         return [pattern_of(value, is_literal_time=is_literal_time) for value in example]
-    if not isinstance(example, dict) or name == "event":
+    if name == "event":
+        return event_of(example)
+    if not isinstance(example, dict):
         return example
     return {
         "..." if inner == "…" else inner: pattern_of(
             value, is_literal_time=is_literal_time, name=inner
         )
         for inner, value in example.items()
+    }
+
+
+def event_of(example: Any) -> Any:
+    """Return an event to the letter, but for the pid."""
+    if not isinstance(example, dict):
+        return example
+    return {
+        name: VARYING["pid"] if name == "pid" else event_of(value)
+        for name, value in example.items()
     }
 
 

@@ -110,6 +110,42 @@ def test_an_administrator_acts_in_the_place_of_any_uid_and_sees_all(connect_as: 
         assert shown == [(ALICE, {"Alice": 1}), (BOB, {"Bob": 1}), (ALICE, {"Root": 1})]
 
 
+def test_anothers_agent_is_neither_held_nor_steered(connect_as: As) -> None:
+    with connect_as(ALICE) as alice, connect_as(BOB) as bob, connect_as(0) as root:
+        attached = {"id": 1, "ok": True, "epoch": 1, "...": 0}
+        answer(alice, attached, op="attach", agent_id="a")
+        requests = (
+            {"op": "detach", "epoch": 1},
+            {"op": "signal", "name": "n"},
+            {"op": "decide", "step": "s", "rerun": True},
+            {"op": "fork", "at_sequence": 0, "as": "b"},
+            {"op": "resume"},
+            {"op": "park"},
+            {"op": "cancel"},
+        )
+        for request in requests:
+            answer(bob, refused(NOT_FOUND), **request, agent_id="a")
+            answer(bob, refused(FORBIDDEN), **request, agent_id="a", uid=ALICE)
+        answer(bob, refused(FORBIDDEN), op="attach", agent_id="a", uid=ALICE)
+        answer(bob, attached, op="attach", agent_id="a")
+        held = {"code": "agent_attached", "epoch": 1, "pid": "$integer", "...": 0}
+        answer(root, refused(held), op="attach", agent_id="a", uid=ALICE)
+        parked = {"id": 1, "ok": True, "state": "parked"}
+        answer(root, parked, op="park", agent_id="a", uid=ALICE)
+        running = {"agent": {"state": "running", "...": 0}, "...": 0}
+        answer(bob, running, op="describe", agent_id="a")
+
+
+def test_only_the_daemons_own_uid_is_started_by_its_command(connect_as: As) -> None:
+    command = {"argv": ["/bin/true"], "cwd": "/"}
+    with connect_as(ALICE) as alice, connect_as(0) as root:
+        request = {"op": "attach", "agent_id": "a", "command": command}
+        answer(alice, refused(FORBIDDEN), **request)
+        answer(root, refused(FORBIDDEN), **request, uid=ALICE)
+        answer(alice, refused(NOT_FOUND), op="describe", agent_id="a")
+        answer(root, {"id": 1, "ok": True, "epoch": 1, "...": 0}, **request)
+
+
 def test_a_peer_that_the_kernel_cannot_name_is_refused(connect_as: As) -> None:
     with connect_as(NOBODY) as nobody:
         (reply,) = nobody.rest()

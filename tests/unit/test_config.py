@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from agent_journal.errors import ConfigError
+from agent_journal.model import Uid
 from agent_journal.service.config import (
     Access,
     Config,
     Limits,
     Log,
+    Resume,
     changes,
     default_config_file,
     default_database,
@@ -26,6 +29,7 @@ from agent_journal.service.config import (
     load,
     options,
 )
+from agent_journal.service.config_resume import KindLimits, LauncherOptions
 
 A_GROUP = grp.getgrgid(0).gr_name
 
@@ -164,6 +168,26 @@ class TestRejection:
             ('socket = "/x"\ndatabase = "/x"', "database: is the socket's path too; give it another"),
             ('[access]\nsocket_mode = "0777"', 'access.socket_mode: "0777" is not the mode of a socket; write "0600", "0660" (the group too) or "0666" (everybody)'),
             ('[access]\nsocket_group = "no-such-group"', 'access.socket_group: there is no group "no-such-group"; create it (groupadd), correct the name, or write "" for none'),
+            ("[resume]\nenabled = 1", "resume.enabled: 1 is not known; write true or false"),
+            ("[resume]\nper_second = 0", "resume.per_second: 0 is out of range; write 0.001 to 10000"),
+            ("[resume]\nper_second = nan", "resume.per_second: nan is out of range; write 0.001 to 10000"),
+            ('[resume]\nattach_seconds = "1m"', 'resume.attach_seconds: "1m" is not a number; write 0.1 to 86400'),
+            ('[resume]\nenv = "A"', 'resume.env: "A" is not a list; write ["one", "another"]'),
+            ("[resume]\nenv = [3]", "resume.env: 3 in the list is not a text; write it in quotes"),
+            ('[resume]\nenv = ["A=B"]', 'resume.env: "A=B" is not the name of an environment variable'),
+            ("[resume.kinds]\na = 3", "resume.kinds.a: is a section; write its name above its options"),
+            ('[resume.kinds."a b"]', 'resume.kinds."a b": is no name; use letters, digits and ._:-'),
+            ("[resume.kinds.a]\natempts_max = 3", "resume.kinds.a.atempts_max: unknown option; the nearest is attempts_max"),
+            ("[resume.kinds.a]\nattempts_max = 0", "resume.kinds.a.attempts_max: 0 is out of range; write 1 to 1000000"),
+            ("[resume]\nkinds = 3", "resume.kinds: 3 is not a section; write one for each name"),
+            ("[launchers.a]", "launchers.a: needs either argv (a program) or unit (a template unit)"),
+            ('[launchers.a]\nargv = ["/x"]\nunit = "a@.service"', "launchers.a: needs either argv (a program) or unit (a template unit)"),
+            ('[launchers.a]\nargv = ["x"]', 'launchers.a.argv: the program is not named in full; write ["/path/to/program", "argument", …]'),
+            ("[launchers.a]\nargv = []", 'launchers.a.argv: the program is not named in full; write ["/path/to/program", "argument", …]'),
+            ('[launchers.a]\nargv = ["/{agent_id}"]', "launchers.a.argv: the program is the same for every agent; name it without {…}"),
+            ('[launchers.a]\nargv = ["/x", "{id}"]', 'launchers.a.argv: "{id}" is not known; write {agent_id} or {attempt}'),
+            ('[launchers.a]\nunit = "a.service"', 'launchers.a.unit: "a.service" is not a template unit; write a name like "agent@.service", which the agent\'s id becomes the instance of'),
+            ("[launcher.a]\nx = 3", "launcher: unknown section; the nearest is [launchers]"),
             ("[access]\nadmin_group = 0", "access.admin_group: 0 is not the name of a group; write it in quotes"),
         ],
         ids=str,
@@ -232,6 +256,57 @@ class TestRejection:
         path.write_bytes(raw)
         with pytest.raises(ConfigError, match=problem):
             load(path)
+
+
+class TestResume:
+    def test_a_kind_has_what_all_have_but_for_what_its_table_says(self, path: Path) -> None:
+        path.write_text(
+            "[resume]\nattempts_max = 7\ntokens_max = 9\n[resume.kinds.report]\nattempts_max = 2\n"
+        )
+        resume = load(path).resume
+        assert resume.of("report").attempts_max == 2
+        assert resume.of("report").tokens_max == 9
+        assert resume.of("other").attempts_max == resume.of(None).attempts_max == 7
+
+    def test_every_problem_in_tables_is_reported_at_once(
+        self, problems: Callable[[str], list[str]]
+    ) -> None:
+        found = problems(
+            '[resume.kinds.a]\nattempts_max = 0\nenabled = 3\n[launchers.b]\nunit = "/"\nusers = 3'
+        )
+        assert {problem.split(": ")[0] for problem in found} == {
+            "resume.kinds.a.attempts_max",
+            "resume.kinds.a.enabled",
+            "launchers.b.unit",
+            "launchers.b.users",
+        }
+
+    @pytest.mark.parametrize(
+        ("users", "uid", "is_for"),
+        [
+            ((), os.geteuid(), True),
+            ((), 4_000_000_001, False),
+            (("*",), 4_000_000_001, True),
+            (("4000000001",), 4_000_000_001, True),
+            (("4000000002",), 4_000_000_001, False),
+            ((pwd.getpwuid(1).pw_name,), 1, True),
+        ],
+        ids=str,
+    )
+    def test_a_launcher_starts_agents_of_those_it_names(
+        self, users: tuple[str, ...], uid: int, *, is_for: bool
+    ) -> None:
+        """Those of the daemon's own user need not be named."""
+        assert LauncherOptions(argv=("/x",), users=users).is_for(Uid(uid)) is is_for
+
+    def test_kinds_and_launchers_change_live(self) -> None:
+        new = Config(
+            resume=Resume(kinds={"a": {"attempts_max": 2}}),
+            launchers={"b": LauncherOptions(argv=("/x",))},
+        )
+        assert changes(Config(), new) == (["resume.kinds", "launchers"], [])
+        assert in_force(Config(), new) == new
+        assert isinstance(new.resume.of("a"), KindLimits)
 
 
 class TestPlaces:

@@ -27,14 +27,19 @@ from ..store.refusing import RefusingStore
 from ..store.sqlite import SqliteStore
 from . import logs
 from .admission import Admission
+from .attaching import keep_owners
+from .attempt_output import AttemptFiles
 from .committer import Committer
 from .config import Config
 from .config_watch import ConfigReloader, watch
 from .context import Context
 from .heads import Heads
+from .launchers import Launchers
 from .metrics import Metrics
 from .places import Lock, listening_socket, private_directory
+from .recovery import bury, recover
 from .server import Server
+from .supervisor import Supervisor
 from .systemd import Notifier, inherited_socket, watchdog_interval
 
 EXIT_OK: Final = 0
@@ -68,6 +73,7 @@ class App:
         self._stop = asyncio.Event()
         self._is_in_a_hurry = False
         self._context: Context | None = None
+        self._supervisor: Supervisor | None = None
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit code.
@@ -156,6 +162,7 @@ class App:
             boot_id=_boot_id(),
         )
         self._context = context
+        supervisor = self._supervisor = self._make_supervisor(context, listener)
         self._apply(reloader.current)
         self._handle_signals(reloader)
         stop = self._stop
@@ -175,6 +182,9 @@ class App:
                     )
                 )
                 watchdog = tasks.create_task(self._feed_watchdog(committer))
+                keeper = tasks.create_task(keep_owners(context))
+                # Before anybody is served: who attaches finds the owners known.
+                lost = await recover(context, supervisor)
                 await server.listen(listener)
                 self._notifier.ready(status)
                 self._log.info(
@@ -183,12 +193,17 @@ class App:
                     socket=listener.getsockname(),
                     database=str(self._database),
                 )
+                supervisor.begin(tasks)
+                burial = tasks.create_task(bury(context, supervisor, lost))
                 await stop.wait()
                 self._notifier.stopping("answering what is queued")
+                burial.cancel()
+                supervisor.close()
                 server.stop()
                 committer.close()
                 await writer
                 await server.close()
+                keeper.cancel()
                 watchdog.cancel()
                 watcher.cancel()
         except* StorageFailedError as group:
@@ -197,6 +212,12 @@ class App:
             return EXIT_IO
         self._log.info("daemon_stopped", entries=metrics.entries)
         return EXIT_OK
+
+    def _make_supervisor(self, context: Context, listener: socket.socket) -> Supervisor:
+        files = AttemptFiles(self._database.parent / "attempts")
+        launchers = Launchers(files, str(listener.getsockname()), context.boot_id)
+        context.resumer = supervisor = Supervisor(context, launchers, os.environ)
+        return supervisor
 
     def _apply(self, config: Config) -> None:
         """Run with *config* from now on; what cannot change live is as it was."""
@@ -212,6 +233,8 @@ class App:
         if isinstance(context.store, SqliteStore):
             context.store.checkpoint_commits = commit.checkpoint_commits
             context.store.free_bytes_min = commit.free_bytes_min
+        if self._supervisor is not None:
+            self._supervisor.configure()
 
     def _handle_signals(self, reloader: ConfigReloader) -> None:
         loop = asyncio.get_running_loop()

@@ -35,12 +35,15 @@ from ..wire import (
     terminated_reason,
 )
 from .admission import RETRY_MS, Account
+from .amending import head_of, settle
 from .context import Context
 from .heads import Head, Namespace, recent_key, remember_key
-from .operations import Caller, settle
 
 TERMINATED: Final = "Terminated"
 RUNNING: Final = AgentState.RUNNING
+GIVEN_UP: Final = frozenset(
+    {AgentState.WAITING, AgentState.INTERRUPTED, AgentState.RESUMING}
+)  # of an agent that was attached to: nobody holds it
 
 
 class Run(Protocol):
@@ -96,6 +99,8 @@ class Recorder:
             if key <= head.key_high:
                 return False
         if head.epoch or request.epoch or request.expected_sequence is not None:
+            if _may_be_repeat(head, request):
+                return False
             _check_fence(head, request)
         if head.state is not RUNNING or head.is_new or name == TERMINATED:
             _check_alive(head)
@@ -127,7 +132,7 @@ class Recorder:
         if head is None or request.uid is not None:
             return False
         check_entries(request)
-        if any(key <= head.key_high for key in keys_of(request)):
+        if any(key <= head.key_high for key in keys_of(request)) or _may_be_repeat(head, request):
             return False
         self._record_all(self._own, head, request, run)
         return True
@@ -162,6 +167,8 @@ class Recorder:
             if head.is_new:
                 head.created_at = timestamp
             head.updated_at = timestamp
+            if name == TERMINATED and head.attachment is not None:
+                self._context.owners.ending((head.uid, head.agent_id), head.epoch)
             _change(head, name, event)
             run.changes.append(AgentChange(len(run.entries), head.record()))
         run.entries.append(
@@ -173,7 +180,7 @@ class Recorder:
             remember_key(namespace, head, source.key, sequence)
         head.submission = namespace.submitted + 1
 
-    async def prepare(self, caller: Caller, uid: Uid, request: Append) -> bytes | None:
+    async def prepare(self, uid: Uid, request: Append) -> bytes | None:
         """Bring into memory what ``record`` needs; return the reply if it is a repeat.
 
         On ``None`` the keys are known to be new, until the next await.
@@ -191,6 +198,13 @@ class Recorder:
             head = heads.get(request.agent_id)
             if head is None:
                 continue
+            if _may_be_repeat(head, request):
+                reply = await self._repeat_in_place(uid, request, head.number)
+                if reply is not None:
+                    return reply
+                head = await head_of(self._context, uid, head.agent_id)
+                _check_fence(head, request)  # it is no repeat, so it is refused
+                continue
             number, turns = head.number, head.keys_turns
             used = {key: await self._context.store.find_key(number, key) for key in keys}
             if heads.get(request.agent_id) is not head or head.number != number:
@@ -206,18 +220,26 @@ class Recorder:
                 None if sequence is None else sequence - place
                 for sequence, place in zip(sequences, places, strict=True)
             }
-            return await self._repeat(caller, uid, request, number, begins)
+            return await self._repeat(uid, request, number, begins)
+
+    async def _repeat_in_place(
+        self, uid: Uid, request: Append, number: AgentNumber
+    ) -> bytes | None:
+        """Answer an attached writer's append that is recorded where it belongs, if it is."""
+        await settle(self._context, uid)  # the first write may still be on its way
+        first = request.expected_sequence or 0
+        recorded = await self._recorded(number, first, events_of(request))
+        if recorded is None:
+            return None
+        return appended_reply(
+            request.id, first, recorded[0].position, len(recorded), is_duplicate=True
+        )
 
     async def _repeat(
-        self,
-        caller: Caller,
-        uid: Uid,
-        request: Append,
-        number: AgentNumber,
-        begins: set[int | None],
+        self, uid: Uid, request: Append, number: AgentNumber, begins: set[int | None]
     ) -> bytes:
         """Answer an append whose keys were used before."""
-        await settle(caller, uid)  # the first write may still be on its way
+        await settle(self._context, uid)  # the first write may still be on its way
         first = min(begin for begin in begins if begin is not None)
         if len(begins) != 1 or first < 0:
             raise KeyConflictError(
@@ -225,7 +247,20 @@ class Recorder:
                 "repeat an append as it was, or use new keys",
                 sequence=max(first, 0),
             )
-        events = events_of(request)
+        recorded = await self._recorded(number, first, events_of(request))
+        if recorded is None:
+            raise KeyConflictError(
+                f"the key was used for another event, at sequence {first}; use a new key",
+                sequence=first,
+            )
+        return appended_reply(
+            request.id, first, recorded[0].position, len(recorded), is_duplicate=True
+        )
+
+    async def _recorded(
+        self, number: AgentNumber, first: int, events: list[bytes]
+    ) -> list[Entry] | None:
+        """Return the entries from *first* on, if they are what *events* say."""
         recorded: list[Entry] = []
         while len(recorded) < len(events):
             some = await self._context.store.read(
@@ -235,18 +270,27 @@ class Recorder:
                 bytes_max=self._context.config.limits.reply_bytes_max,
             )
             if not some:
-                break
+                return None
             recorded += some
-        if len(recorded) != len(events) or not all(
+        is_same = all(
             is_same_event(old.event, new) for old, new in zip(recorded, events, strict=True)
-        ):
-            raise KeyConflictError(
-                f"the key was used for another event, at sequence {first}; use a new key",
-                sequence=first,
-            )
-        return appended_reply(
-            request.id, first, recorded[0].position, len(events), is_duplicate=True
         )
+        return recorded if is_same else None
+
+
+def _may_be_repeat(head: Head, request: Append) -> bool:
+    """Tell whether an attached writer may be asking for an answer that it never saw.
+
+    Its epoch fences all others off, and so nobody else recorded, at the sequence
+    that it expects, just what it wants to record.
+    """
+    expected = request.expected_sequence
+    return (
+        head.epoch > 0
+        and request.epoch == head.epoch
+        and expected is not None
+        and expected < head.next_sequence
+    )
 
 
 def _check_fence(head: Head, request: Append) -> None:
@@ -270,8 +314,15 @@ def _check_fence(head: Head, request: Append) -> None:
 
 def _check_alive(head: Head) -> None:
     """Refuse entries behind the end; an agent that was emptied may begin again."""
-    if head.next_sequence or not is_terminal(head.state):
-        advance(head.state, Change.RECORDED)
+    if is_terminal(head.state) and not head.next_sequence:
+        return
+    if head.epoch and head.state in GIVEN_UP:
+        raise StaleEpochError(
+            f"{head.agent_id} is {head.state}: the attempt of epoch {head.epoch} is over; "
+            "stop writing, or attach again",
+            current=head.epoch,
+        )
+    advance(head.state, Change.RECORDED)
 
 
 def _change(head: Head, name: str, event: bytes) -> None:
@@ -282,6 +333,7 @@ def _change(head: Head, name: str, event: bytes) -> None:
         reason = terminated_reason(event)
         change = Change.COMPLETED if reason == "Completed" else Change.FAILED
         head.state, head.reason = advance(head.state, change), reason
+        head.attachment = None
     head.is_new = False
 
 

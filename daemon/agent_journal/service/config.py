@@ -18,9 +18,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import ConfigError
+from .config_resume import LauncherOptions, Resume, TableError, launchers
 from .config_values import GIB, KIB, MIB, TIB, Option, choice, count, file_path, group, mode, size
 
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -89,9 +91,13 @@ class Config:
     commit: Commit = field(default_factory=Commit)
     access: Access = field(default_factory=Access)
     log: Log = field(default_factory=Log)
+    resume: Resume = field(default_factory=Resume)
+    launchers: Mapping[str, LauncherOptions] = field(
+        default_factory=lambda: MappingProxyType({}), metadata=launchers()
+    )
 
 
-_Section = TypeVar("_Section", Limits, Commit, Access, Log)
+_Section = TypeVar("_Section", Limits, Commit, Access, Log, Resume)
 
 _NOT_ABOVE: Final = (
     ("limits.connections_per_uid_max", "limits.connections_max"),
@@ -133,6 +139,8 @@ def in_force(running: Config, new: Config) -> Config:
         commit=_with_live_of(running.commit, new.commit),
         access=_with_live_of(running.access, new.access),
         log=_with_live_of(running.log, new.log),
+        resume=_with_live_of(running.resume, new.resume),
+        launchers=new.launchers,
     )
 
 
@@ -276,6 +284,9 @@ class _Reader:
                 value = known[key].parse(raw)
                 if isinstance(value, Path):  # once more: its whole length counts
                     value = known[key].parse(str(self._at_home(value)))
+            except TableError as error:
+                found = (f"{prefix}{key}.{name}: {problem}" for name, problem in error.problems)
+                self.problems.extend(found)
             except ConfigError as error:
                 self.problems.append(f"{prefix}{key}: {error}")
                 self._wrong.add(prefix + key)
@@ -303,7 +314,10 @@ class _Reader:
 
 _DEFAULTS: Final = Config()
 _NAMES: Final = tuple(name for name, _, _ in options(_DEFAULTS))
-_SECTIONS: Final = tuple(dict.fromkeys(name.split(".")[0] for name in _NAMES if "." in name))
+_SECTIONS: Final = (
+    *dict.fromkeys(name.split(".")[0] for name in _NAMES if "." in name),
+    "launchers",
+)
 
 
 def _unknown(prefix: str, key: str, raw: object) -> str:

@@ -73,6 +73,44 @@ def size(least: int, most: int) -> dict[str, Option]:
     return {"option": Option(parse=parse)}
 
 
+def seconds(least: float, most: float) -> dict[str, Option]:
+    """Describe a number that need not be whole, of seconds or per second."""
+
+    def parse(raw: object) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, int | float):
+            raise ConfigError(f"{shown(raw)} is not a number; write {least:g} to {most:g}")
+        if not least <= raw <= most:  # "nan" is not either
+            raise ConfigError(f"{shown(raw)} is out of range; write {least:g} to {most:g}")
+        return raw
+
+    return {"option": Option(parse=parse)}
+
+
+def switch() -> dict[str, Option]:
+    """Describe what is on or off."""
+
+    def parse(raw: object) -> bool:
+        if not isinstance(raw, bool):
+            raise ConfigError(f"{shown(raw)} is not known; write true or false")
+        return raw
+
+    return {"option": Option(parse=parse)}
+
+
+def words() -> dict[str, Option]:
+    """Describe a list of texts."""
+
+    def parse(raw: object) -> tuple[str, ...]:
+        if not isinstance(raw, list):
+            raise ConfigError(f'{shown(raw)} is not a list; write ["one", "another"]')
+        for word in raw:
+            if not isinstance(word, str) or "\0" in word:
+                raise ConfigError(f"{shown(word)} in the list is not a text; write it in quotes")
+        return tuple(raw)
+
+    return {"option": Option(parse=parse)}
+
+
 def choice(*choices: str) -> dict[str, Option]:
     """Describe one word out of a few."""
 

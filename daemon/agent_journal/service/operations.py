@@ -45,11 +45,11 @@ from ..wire import (
     check_agent_id,
     id_prefix,
     ok_reply,
-    render_timestamp,
 )
 from .admission import RETRY_MS
-from .committer import Submission
+from .amending import head_of, submit
 from .context import Context, Sink
+from .description import shown
 from .peer import Peer
 
 AGENTS_MAX: Final = 1000
@@ -65,6 +65,12 @@ class Caller:
     context: Context
     peer: Peer
     sink: Sink
+    is_gone: bool = False  # it will send nothing more
+
+    def leave(self) -> None:
+        """Take note that it will send nothing more: what it holds, its process has to hold."""
+        self.is_gone = True
+        self.context.owners.left(self)
 
     def namespace(self, uid: int | str | None) -> Uid:
         """Return the namespace to act in.
@@ -180,31 +186,10 @@ def _check_unsent(caller: Caller) -> None:
         )
 
 
-def _shown(record: AgentRecord) -> dict[str, object]:
-    shown: dict[str, object] = {
-        "agent_id": record.agent_id,
-        "kind": record.kind,
-        "state": record.state.value,
-        "uid": record.uid,
-        "entries": record.next_sequence,
-        "latest_sequence": max(record.next_sequence - 1, 0),
-        "next_sequence": record.next_sequence,
-        "last_completed_iteration": record.last_iteration,
-        "epoch": record.epoch,
-        "attempts": record.attempts,
-        "created_at": render_timestamp(record.created_at),
-        "updated_at": render_timestamp(record.updated_at),
-        "first_position": record.first_position,
-    }
-    if record.reason is not None:
-        shown["reason"] = record.reason
-    return shown
-
-
 async def describe(caller: Caller, request: Describe) -> dict[str, object]:
     """Tell what is known of one agent."""
     record = await caller.agent(caller.namespace(request.uid), request.agent_id)
-    return {"agent": _shown(record)}
+    return {"agent": shown(caller.context, record)}
 
 
 async def agents(caller: Caller, request: Agents) -> dict[str, object]:
@@ -225,7 +210,8 @@ async def agents(caller: Caller, request: Agents) -> dict[str, object]:
         if reached is None:
             break
         after = reached
-    return {"agents": [_shown(record) for record in found[:limit]], "more": len(found) > limit}
+    page = [shown(caller.context, record) for record in found[:limit]]
+    return {"agents": page, "more": len(found) > limit}
 
 
 async def _after(caller: Caller, uid: Uid | None, after: str | int | None) -> int:
@@ -240,32 +226,6 @@ async def _after(caller: Caller, uid: Uid | None, after: str | int | None) -> in
     return (await caller.agent(uid, after)).first_position
 
 
-class _Answer:
-    """Waits for one submission."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def committed(self) -> None:
-        """Take note that the submission was answered."""
-        if not self._done.done():
-            self._done.set_result(None)
-
-    async def of(self, uid: Uid, submission: Submission) -> None:
-        """Submit, wait until it is durable, and raise what it was refused with."""
-        self._caller.context.committer.submit(uid, submission)
-        await self._done
-        if submission.error is not None:
-            raise submission.error
-
-
-async def settle(caller: Caller, uid: Uid) -> None:
-    """Wait until everything that was queued in a namespace is durable."""
-    answer = _Answer(caller)
-    await answer.of(uid, Submission(answer))
-
-
 async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     """Remove all entries of an agent."""
     context = caller.context
@@ -273,10 +233,7 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     check_agent_id(request.agent_id)
     await caller.agent(uid, request.agent_id)
     namespace = context.heads.namespace(uid)
-    head = namespace.heads.get(request.agent_id)
-    while head is None:
-        await context.heads.load(uid, AgentId(request.agent_id))
-        head = namespace.heads.get(request.agent_id)
+    head = await head_of(context, uid, AgentId(request.agent_id))
     if not is_terminal(head.state) and not request.force:
         raise AgentUnfinishedError(
             f"{head.agent_id} is {head.state}; finish it with Terminated first, "
@@ -292,9 +249,7 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     head.keys_before.clear()
     head.submission = namespace.submitted + 1
     head.updated_at = Micros(context.clock.wall_us())
-    answer = _Answer(caller)
-    submission = Submission(answer, changes=[AgentChange(0, head.record(), compacted=ended)])
-    await answer.of(uid, submission)
+    await submit(context, uid, changes=[AgentChange(0, head.record(), compacted=ended)])
     return {"removed": removed}
 
 

@@ -44,7 +44,8 @@ from ..wire import (
     error_reply,
     ok_reply,
 )
-from . import operations
+from ..wire_requests import HoldingRequest
+from . import operations, steering
 from .appending import Recorder
 from .committer import Submission
 from .context import Context, Sink
@@ -131,6 +132,7 @@ class Session:
     def end(self) -> None:
         """Take note that the client will send nothing more."""
         self._has_ended = True
+        self._caller.leave()
         self._unread.append(END_OF_INPUT)
         self._count_in_flight(len(END_OF_INPUT))
         self._go_on()
@@ -138,6 +140,7 @@ class Session:
     def lost(self) -> None:
         """Take note that the client is gone; what it queued is recorded all the same."""
         self._is_gone = True
+        self._caller.leave()
         self._forget_unread()
         self._context.admission.forget(self)
         self._cancel_task()
@@ -340,6 +343,9 @@ class Session:
         await self._answered()
         await self._sink.drained()
         caller = self._caller
+        if isinstance(request, HoldingRequest):
+            self._say(ok_reply(request.id, await steering.serve(caller, request)))
+            return
         match request:
             case Read():
                 self._say(await operations.read(caller, request))
@@ -363,7 +369,7 @@ class Session:
     async def _append_slowly(self, request: Append) -> None:
         """Serve an append for which the store has to be asked something."""
         uid = self._caller.namespace(request.uid)
-        reply = await self._recorder.prepare(self._caller, uid, request)
+        reply = await self._recorder.prepare(uid, request)
         if reply is not None:
             self._say(reply)
             return

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NewType, Protocol
 
 import msgspec
 
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from .attachment import Attachment
 
 # The identity of one history of an agent inside the store: compacting an agent
 # gives it a new one, so entries of the old history can never be taken for new.
@@ -41,6 +43,7 @@ class AgentRecord(msgspec.Struct):
     next_sequence: Sequence = Sequence(0)
     last_iteration: int = 0
     key_high: str = ""  # the greatest idempotency key that was ever used
+    attachment: Attachment | None = None  # none: nobody ever attached, or it has ended
 
 
 class NewEntry(msgspec.Struct, gc=False):
@@ -65,16 +68,31 @@ class Entry(msgspec.Struct, gc=False):
     event: bytes
 
 
+class Copy(Enum):
+    """What becomes of a history that is copied, slice by slice, for an agent yet to be.
+
+    Its entries can be read by their number, and nobody else sees them.  The
+    agent that gets it begins at the entry of that change, behind the copies.
+    """
+
+    BEGUN = "begun"  # nobody's, until an agent gets it
+    ADOPTED = "adopted"  # the record's agent begins with it
+    GIVEN_UP = "given up"  # to be swept, as is one that was begun before the store was opened
+
+
 class AgentChange(msgspec.Struct):
     """A new agent, or one whose state changed, as it is from an entry on.
 
     With *compacted*, the history of that number ends here, and *record* is the
-    agent that is left, with the number of its next history.
+    agent that is left, with the number of its next history.  With *copy*, the
+    record's number is a history that is being copied.
     """
 
     index: int  # of the batch's entry that did it; a new agent's first position is there
     record: AgentRecord
     compacted: AgentNumber | None = None
+    has_entry: bool = True  # False: ``updated_at`` stays that of the newest entry
+    copy: Copy | None = None
 
 
 @dataclass(slots=True)
@@ -153,7 +171,8 @@ class Store(Protocol):
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order, of all wanted agents.
 
-        Entries of histories that were compacted are passed over.
+        Entries of histories that were compacted are passed over, and what was
+        copied for an agent before it began.
         """
         ...
 
@@ -174,6 +193,14 @@ class Store(Protocol):
 
         A slice: the second value is where the next one begins, ``None`` at the
         end; a slice may be empty and not the last.
+        """
+        ...
+
+    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+        """Return agents that have an attachment, of those behind position *after*.
+
+        In order of first position.  A slice: at most *limit*, or fewer; none is
+        the end.
         """
         ...
 

@@ -23,11 +23,12 @@ from typing import Final
 from ..errors import ConfigError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
-from .base import AgentChange, AgentNumber, AgentRecord, Entry, Filter
-from .records import agent_values, is_wanted, record_from
+from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
+from .records import agent_values, changed_values, is_wanted, record_from
 from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
+from .transaction import Transaction
 from .unsettled import Generation, Slice
 
 APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
@@ -81,7 +82,10 @@ class Database:
         if self.has_base:
             self._make_names_durable()
         (number,) = self._query("highest_number").fetchone()
-        return self._next_position(), AgentNumber(number)
+        next_position = self._next_position()
+        if self.has_base:
+            self._query("give_up_copies", next_position)
+        return next_position, AgentNumber(number)
 
     def _set(self, pragma: str, value: str) -> None:
         (answer,) = self._execute(f"PRAGMA {pragma}={value}").fetchone()
@@ -171,11 +175,7 @@ class Database:
         with self._transaction():
             self._insert(rows)
             for change in changes:
-                if change.compacted is None:
-                    position = first_position + change.index
-                    self._execute(QUERIES["put_agent"], agent_values(change.record, position))
-                else:
-                    self._compact(change.compacted, change.record, next_position)
+                self._change(change, first_position, next_position)
             if settling is not None:
                 self._settle(settling)
         for change in changes:
@@ -192,6 +192,24 @@ class Database:
             # Of one set of values; execute() would ask for the last rowid, and that is
             # one more turn of the interpreter's lock, which the event loop holds.
             self._writer.executemany(with_rows(name, len(some)), (values,))
+
+    def _change(
+        self, change: AgentChange, first_position: Position, next_position: Position
+    ) -> None:
+        record = change.record
+        if change.compacted is not None:
+            self._compact(change.compacted, record, next_position)
+        elif change.copy is Copy.BEGUN:
+            self._query("begin_copy", record.number)
+        elif change.copy is Copy.GIVEN_UP:
+            self._query("give_up_copy", next_position, record.number)
+        elif not change.has_entry:
+            self._query("update_agent", *changed_values(record))
+        else:
+            if change.copy is Copy.ADOPTED:
+                self._query("spare", record.number)
+            position = first_position + change.index
+            self._execute(QUERIES["put_agent"], agent_values(record, position))
 
     def _compact(self, number: AgentNumber, record: AgentRecord, next_position: Position) -> None:
         self._query("renumber_agent", record.number, record.state, record.updated_at, number)
@@ -215,8 +233,8 @@ class Database:
                 "(commit.free_bytes_min); make room, then send the entry again"
             )
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._connection)
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection)
 
     # Settling: moving the index forward
 
@@ -406,7 +424,7 @@ class Database:
                 if len(found) >= limit or (found and size + len(entry.event) > bytes_max):
                     return found, entry.position
                 record = self._agent(entry.number)
-                if record is not None and is_wanted(wanted, record):
+                if record is not None and is_wanted(wanted, record, entry.position):
                     found.append((record, entry))
                     size += len(entry.event)
             from_position = row.first_position + row.count
@@ -428,7 +446,7 @@ class Database:
                     record = self._agent(entry.number)
                     if entry.position >= before or record is None:
                         continue
-                    if is_wanted(wanted, record):
+                    if is_wanted(wanted, record, entry.position):
                         count -= 1
                         if count <= 0:
                             return entry.position, 0
@@ -461,6 +479,11 @@ class Database:
             rows = self._query("agents_of_uid_in_state", uid, after, state, limit)
         return [record for record in map(record_from, rows.fetchall()) if record is not None]
 
+    def unfinished(self, after: int, limit: int) -> list[AgentRecord]:
+        """Return up to *limit* agents with an attachment, by first position."""
+        rows = self._query("agents_attached", after, limit).fetchall()
+        return [record for record in map(record_from, rows) if record is not None]
+
     # Housekeeping
 
     def close(self) -> None:
@@ -472,21 +495,3 @@ class Database:
         is_blocked, _, _ = self._execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         if is_blocked:
             raise StorageFailedError(f"SQLite could not checkpoint ({mode}): it says busy")
-
-
-class _Transaction:
-    """BEGIN … COMMIT, and a ROLLBACK where SQLite has not done it itself."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")

@@ -8,7 +8,8 @@ from collections.abc import Sequence as Seq
 from msgspec.structs import replace
 
 from ..model import AgentId, AgentState, Position, Sequence, Uid
-from .base import AgentChange, AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+from .base import AgentChange, AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
+from .records import is_wanted
 
 
 class MemoryStore:
@@ -37,13 +38,15 @@ class MemoryStore:
         for position, new in enumerate(batch.entries, base):
             while changes and base + changes[0].index <= position:
                 self._change(changes.popleft(), position)
-            record = self._by_number[new.number]
-            record.next_sequence = Sequence(new.sequence + 1)
-            record.last_iteration = max(record.last_iteration, new.iteration)
-            record.updated_at = new.timestamp
+            record = self._by_number.get(new.number)
+            if record is not None:  # else it is being copied
+                record.next_sequence = Sequence(new.sequence + 1)
+                record.last_iteration = max(record.last_iteration, new.iteration)
+                record.updated_at = new.timestamp
+                if new.key is not None:
+                    record.key_high = max(record.key_high, new.key)
             if new.key is not None:
                 self._keys[new.number, new.key] = new.sequence
-                record.key_high = max(record.key_high, new.key)
             self._places.setdefault(new.number, []).append(position)
             self._log.append(
                 Entry(
@@ -60,12 +63,14 @@ class MemoryStore:
         return Position(base)
 
     def _change(self, change: AgentChange, position: int) -> None:
-        if change.compacted is None:
-            self._put(change.record, position)
-        else:
+        if change.compacted is not None:
             self._compact(change.compacted, change.record)
+        elif change.copy is Copy.GIVEN_UP:
+            self._remove(change.record.number)
+        elif change.copy is not Copy.BEGUN:
+            self._put(change.record, position, has_entry=change.has_entry)
 
-    def _put(self, record: AgentRecord, position: int) -> None:
+    def _put(self, record: AgentRecord, position: int, *, has_entry: bool) -> None:
         known = self._by_number.get(record.number)
         if known is None:
             stored = replace(
@@ -80,17 +85,22 @@ class MemoryStore:
             return
         known.state, known.kind, known.reason = record.state, record.kind, record.reason
         known.epoch, known.attempts = record.epoch, record.attempts
-        known.updated_at = record.updated_at
+        known.attachment = record.attachment
+        if has_entry:
+            known.updated_at = record.updated_at
 
     def _compact(self, number: AgentNumber, record: AgentRecord) -> None:
         known = self._by_number.pop(number)
-        for position in self._places.pop(number, []):
-            self._log[position] = None
-        self._keys = {place: at for place, at in self._keys.items() if place[0] != number}
+        self._remove(number)
         known.number, known.state = record.number, record.state
         known.updated_at, known.key_high = record.updated_at, ""
         known.next_sequence, known.last_iteration = Sequence(0), 0
         self._by_number[record.number] = known
+
+    def _remove(self, number: AgentNumber) -> None:
+        for position in self._places.pop(number, []):
+            self._log[position] = None
+        self._keys = {place: at for place, at in self._keys.items() if place[0] != number}
 
     async def load(self, names: Seq[tuple[Uid, AgentId]]) -> list[AgentRecord | None]:
         """Return what is known of each agent."""
@@ -132,8 +142,8 @@ class MemoryStore:
         )
 
     def _is_wanted(self, wanted: Filter, entry: Entry) -> bool:
-        record = self._by_number[entry.number]
-        return wanted.uid in (None, record.uid) and wanted.agent_id in (None, record.agent_id)
+        record = self._by_number.get(entry.number)
+        return record is not None and is_wanted(wanted, record, entry.position)
 
     async def position_of_last(self, wanted: Filter, count: int) -> Position:
         """Return the position from which a scan yields the last *count* entries."""
@@ -168,6 +178,16 @@ class MemoryStore:
         )
         page = [replace(record) for record in found[:limit]]
         return page, page[-1].first_position if len(found) > limit else None
+
+    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+        """Return agents that have an attachment, by first position."""
+        found = [
+            record
+            for record in self._agents.values()
+            if record.attachment is not None and record.first_position > after
+        ]
+        found.sort(key=lambda record: record.first_position)
+        return [replace(record) for record in found[:limit]]
 
     @property
     def is_maintenance_due(self) -> bool:

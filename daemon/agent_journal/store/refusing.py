@@ -24,7 +24,7 @@ class RefusingStore:
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise self._error
 
-    commit = load = find_key = read = scan = position_of_last = agents = _refuse
+    commit = load = find_key = read = scan = position_of_last = agents = unfinished = _refuse
 
     @property
     def is_maintenance_due(self) -> bool:

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from ..errors import DamagedError, JournalError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Sequence, Uid
-from .base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
 from .database import Database
 from .rows import Row, pack_rows
 from .unsettled import Slice, Unsettled
@@ -218,7 +218,7 @@ class SqliteStore:
         self._unsettled.current.add(base, entries, [row[0] for row in rows])
         self._entries_since_settling += len(entries)
         self._commits_since_checkpoint += 1
-        if any(change.compacted is not None for change in changes):
+        if any(change.compacted is not None or change.copy is Copy.GIVEN_UP for change in changes):
             self._has_doomed, self._doomed_position = True, next_position
         return base
 
@@ -295,7 +295,8 @@ class SqliteStore:
             return self._next_position
         start = max(record.next_sequence - count, 0)
         found = await self.read(record.number, from_sequence=start, limit=1, bytes_max=1)
-        return found[0].position if found else self._next_position
+        # What was copied for it lies before its beginning, and a scan does not show it.
+        return max(found[0].position, record.first_position) if found else self._next_position
 
     async def agents(
         self,
@@ -316,6 +317,13 @@ class SqliteStore:
             if state in (None, record.state) and kind in (None, record.kind)
         ]
         return wanted, found[-1].first_position if len(found) == size else None
+
+    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+        """Return agents that have an attachment, by first position."""
+        size = min(limit, AGENTS_SLICE)
+        async with self._reader:
+            found = await self._call(lambda: self._database.unfinished(after, size))
+        return [self._up_to_date(record) for record in found]
 
     async def maintain(self) -> bool:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""

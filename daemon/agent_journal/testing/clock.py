@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test moves it, and chance that a test chooses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class ManualClock(Clock):
     def __init__(self, *, wall_us: int = FIRST_WALL_US, monotonic: float = 0.0) -> None:
         self._wall_us = wall_us
         self._monotonic = monotonic
+        self.next_chance = 0.5
 
     def wall_us(self) -> int:
         """Return microseconds since 1970 in UTC."""
@@ -23,6 +24,10 @@ class ManualClock(Clock):
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return self._monotonic
+
+    def chance(self) -> float:
+        """Return the number that the test chose."""
+        return self.next_chance
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -9,7 +9,8 @@ import pytest
 
 from ..errors import JournalError
 from ..model import AgentId
-from .plain_journal import OWNER, PlainJournal, read_all
+from ..store.attachment import Attachment, Owner
+from .plain_journal import OWNER, PlainJournal, list_unfinished, read_all
 from .store_contract import StoreContract, record_of
 from .store_machine import run_store_machine
 
@@ -71,6 +72,35 @@ class DurableStoreContract(StoreContract):
             for _ in range(step % 4):
                 await journal.store.maintain()
         await journal.check()
+
+    async def test_a_copy_that_a_restart_interrupted_is_swept(
+        self, journal: PlainJournal, tmp_path: Path
+    ) -> None:
+        """Nobody gets it any more; one that was adopted before stays."""
+        await journal.append("a", *[b'{"A":1}'] * 20)
+        kept, lost = journal.begin_copy(), journal.begin_copy()
+        for copy in (kept, lost):
+            journal.add_copies(copy, journal.agent("a").entries)
+        journal.adopt(kept, "b")
+        await journal.commit()
+        await self.reopen(journal, tmp_path)
+        await journal.append("a")
+        await journal.check()
+        await journal.keep_house()
+        await journal.check()
+        assert await journal.store.read(lost.number, from_sequence=0, limit=9, bytes_max=99) == []
+        await self.reopen(journal, tmp_path)
+        await journal.append("b")
+
+    async def test_attachments_are_there_after_a_restart(
+        self, journal: PlainJournal, tmp_path: Path
+    ) -> None:
+        for n in range(9):
+            journal.add(f"agent-{n}")
+            journal.attach(f"agent-{n}", Attachment(Owner(n)) if n % 2 else None)
+        await journal.commit()
+        await self.reopen(journal, tmp_path)
+        assert len(await list_unfinished(journal.store)) == 4
 
     async def test_a_closed_store_says_so(self, journal: PlainJournal, tmp_path: Path) -> None:
         """Nobody waits for an answer that cannot come."""

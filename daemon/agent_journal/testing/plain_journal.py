@@ -7,7 +7,8 @@ all of it, through every door, and compares.
 
 Invariants that ``check`` holds a store to: an agent's sequences are 0, 1, 2, …
 without a gap; positions only rise, and none is given twice; the log is what the
-histories are, put together in position order.
+histories are, put together in position order, less what was copied for an agent
+before it began.
 """
 # ruff: noqa: S101, PLR0913, PLR2004 - this is a test: it asserts, and is told much by keyword
 
@@ -19,7 +20,18 @@ from typing import Final
 from msgspec.structs import replace
 
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
-from ..store.base import AgentChange, AgentRecord, Batch, Entry, Filter, NewEntry, Store
+from ..store.attachment import Attachment
+from ..store.base import (
+    AgentChange,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    Copy,
+    Entry,
+    Filter,
+    NewEntry,
+    Store,
+)
 
 OWNER: Final = Uid(1000)
 FIRST_MICROS: Final = 1_700_000_000_000_000
@@ -40,6 +52,15 @@ class PlainAgent:
     def copy(self) -> PlainAgent:
         """Return one that can be changed without changing this one."""
         return PlainAgent(replace(self.record), [*self.entries], {**self.keys})
+
+
+@dataclass(slots=True)
+class PlainCopy:
+    """A history that is being copied, and is nobody's yet."""
+
+    number: AgentNumber
+    uid: Uid
+    entries: list[Entry] = field(default_factory=list)
 
 
 class PlainJournal:
@@ -119,6 +140,68 @@ class PlainJournal:
         self._batch.changes.append(AgentChange(index, replace(record), compacted=ended))
         return removed
 
+    def attach(
+        self,
+        agent_id: str,
+        attachment: Attachment | None,
+        *,
+        uid: Uid = OWNER,
+        state: AgentState = AgentState.RUNNING,
+    ) -> None:
+        """Put a change into the batch that no entry tells of."""
+        index = len(self._batch.entries)
+        record = self._touch((uid, AgentId(agent_id)), None, Micros(0), index).record
+        record.attachment, record.state = attachment, state
+        record.epoch += 1
+        told = replace(record, updated_at=Micros(self._tick()))  # which is not to be believed
+        self._batch.changes.append(AgentChange(index, told, has_entry=False))
+
+    # Copying
+
+    def begin_copy(self, *, uid: Uid = OWNER) -> PlainCopy:
+        """Put the beginning of a copy into the batch."""
+        copy = PlainCopy(self.store.new_number(), uid)
+        self._change_copy(copy, Copy.BEGUN)
+        return copy
+
+    def add_copies(self, copy: PlainCopy, entries: list[Entry]) -> None:
+        """Put *entries* of another history into the batch, as the next of *copy*."""
+        for entry in entries:
+            sequence = Sequence(len(copy.entries))
+            added = replace(entry, number=copy.number, sequence=sequence)
+            new = (copy.number, sequence, entry.timestamp, entry.iteration, entry.event)
+            self._placed.append((added, len(self._batch.entries)))
+            self._batch.entries.append(NewEntry(*new))
+            copy.entries.append(added)
+
+    def give_up(self, copy: PlainCopy) -> None:
+        """Put the end of a copy that no agent gets into the batch."""
+        self._change_copy(copy, Copy.GIVEN_UP)
+
+    def _change_copy(self, copy: PlainCopy, step: Copy) -> None:
+        record = AgentRecord(copy.uid, AgentId("nobody"), copy.number)
+        self._batch.changes.append(AgentChange(len(self._batch.entries), record, copy=step))
+
+    def adopt(self, copy: PlainCopy, agent_id: str, attachment: Attachment | None = None) -> None:
+        """Put an agent into the batch that begins with *copy*."""
+        name, now = (copy.uid, AgentId(agent_id)), Micros(self._tick())
+        index = len(self._batch.entries)
+        record = AgentRecord(*name, copy.number, created_at=now, updated_at=now)
+        record.state, record.attachment = AgentState.WAITING, attachment
+        record.next_sequence = Sequence(len(copy.entries))
+        self._draft[name] = PlainAgent(record, copy.entries)
+        self._born.append((record, index))
+        self._batch.changes.append(AgentChange(index, replace(record), copy=Copy.ADOPTED))
+        iteration = max((entry.iteration for entry in copy.entries), default=0)
+        self.add(
+            agent_id,
+            b'{"Forked":0}',
+            uid=copy.uid,
+            iteration=iteration,
+            timestamp=now,
+            state=AgentState.WAITING,
+        )
+
     async def commit(self) -> Position:
         """Commit the batch; keep house for a slice where that is due, as the committer does."""
         batch, draft, placed, born = self._batch, self._draft, self._placed, self._born
@@ -162,6 +245,7 @@ class PlainJournal:
                 for name, agent in self.agents.items()
                 if uid in (None, name[0]) and agent_id in (None, name[1])
                 for entry in agent.entries
+                if entry.position >= agent.record.first_position
             ),
             key=lambda found: found[1].position,
         )
@@ -192,6 +276,11 @@ class PlainJournal:
         assert await list_all(self.store, limit=page) == sorted(
             known, key=lambda record: record.first_position
         )
+        assert await list_unfinished(self.store, limit=page) == [
+            record
+            for record in sorted(known, key=lambda record: record.first_position)
+            if record.attachment is not None
+        ]
         for agent in self.agents.values():
             await self._check_history(agent, page)
         found = await scan_all(self.store, limit=page)
@@ -274,4 +363,15 @@ async def list_all(
         assert len(some) <= limit
         assert reached is None or reached > after, "the list does not get any further"
         found += some
+    return found
+
+
+async def list_unfinished(store: Store, *, after: int = -1, limit: int = 1000) -> list[AgentRecord]:
+    """Return the agents that have an attachment, listed in slices."""
+    found: list[AgentRecord] = []
+    while some := await store.unfinished(after=after, limit=limit):
+        assert len(some) <= limit
+        assert some[0].first_position > after
+        found += some
+        after = some[-1].first_position
     return found

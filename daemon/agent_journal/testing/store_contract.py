@@ -6,7 +6,8 @@
 
 A store that outlives its process inherits ``DurableStoreContract`` (in
 ``durable_contract``), which restarts it too.  After each test everything the
-store holds is compared with a plain model of it (``plain_journal``).
+store holds is compared with a plain model of it (``plain_journal``).  Those on
+attachments and copies are in ``holding_contract``.
 
 Ten of these are the tests of the journal that this project grew from: a storage
 (store and read, read from, latest sequence, compact, isolation) and the journal
@@ -27,6 +28,7 @@ import pytest
 
 from ..model import AgentId, AgentState, Position, Uid
 from ..store.base import AgentRecord, Batch, Filter, Store
+from .holding_contract import HoldingContract
 from .plain_journal import OWNER, PlainJournal, list_all, read_all, scan_all
 from .store_machine import EXAMPLES, run_store_machine
 
@@ -41,7 +43,7 @@ async def record_of(store: Store, agent_id: str, uid: Uid = OWNER) -> AgentRecor
     return record
 
 
-class StoreContract:
+class StoreContract(HoldingContract):
     """What holds of every store while it is open."""
 
     examples: ClassVar[int] = EXAMPLES  # how many random histories are tried

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from ..model import AgentId, AgentState, Uid
+from ..store.attachment import Attachment, Owner
 from ..store.base import Filter, Store
 from .plain_journal import OWNER, Name, PlainJournal, list_all, scan_all
 
@@ -41,7 +42,7 @@ _filters = st.builds(
     agent_id=st.sampled_from([None, AgentId("agent-0"), AgentId("agent-1"), AgentId("nobody")]),
 )
 _actions = st.tuples(
-    st.sampled_from(["add", "add", "add", "add", "finish", "compact"]),
+    st.sampled_from(["add", "add", "add", "add", "finish", "compact", "attach"]),
     _names,
     st.integers(0, 40),  # repeats of the event's payload
     st.integers(0, 9),  # iteration
@@ -84,6 +85,10 @@ class StoreMachine(RuleBasedStateMachine):
                     journal.compact(agent_id, uid=uid)
                     keys = {used for used in keys if used[0] != name}
                     done[name] = None
+            elif what == "attach":
+                if state not in {None, AgentState.COMPLETED, AgentState.FAILED}:
+                    owner = Owner(size, iteration) if size % 3 else None
+                    journal.attach(agent_id, Attachment(owner) if owner else None, uid=uid)
             elif state not in {AgentState.COMPLETED, AgentState.FAILED}:
                 if what == "finish":
                     journal.finish(agent_id, uid=uid, reason="Completed" if size % 2 else "Error")

@@ -78,6 +78,11 @@ class _Wrapper:
         await self._pass("agents")
         return await self.store.agents(uid=uid, state=state, kind=kind, after=after, limit=limit)
 
+    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+        """Return agents that have an attachment."""
+        await self._pass("unfinished")
+        return await self.store.unfinished(after=after, limit=limit)
+
     @property
     def is_maintenance_due(self) -> bool:
         """Tell whether ``maintain`` should be called before the next commit."""

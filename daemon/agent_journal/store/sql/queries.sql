@@ -27,11 +27,18 @@ DELETE FROM log WHERE position = ?
 
 --: put_agent
 INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts, reason,
-                    first_position, created_at, updated_at, next_sequence, last_iteration, key_high)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
+                    first_position, created_at, updated_at, attachment,
+                    next_sequence, last_iteration, key_high)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
 ON CONFLICT (number) DO UPDATE SET
     state = excluded.state, kind = excluded.kind, epoch = excluded.epoch,
-    attempts = excluded.attempts, reason = excluded.reason, updated_at = excluded.updated_at
+    attempts = excluded.attempts, reason = excluded.reason, updated_at = excluded.updated_at,
+    attachment = excluded.attachment
+
+--: update_agent
+-- A change that no entry tells of: the agent was last updated by its newest entry.
+UPDATE agents SET state = ?, kind = ?, epoch = ?, attempts = ?, reason = ?, attachment = ?
+WHERE number = ?
 
 --: renumber_agent
 -- A compacted agent begins a new history.
@@ -50,29 +57,36 @@ FROM settled WHERE agents.number = settled.number
 
 --: load_agent
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
 FROM agents WHERE uid = ? AND agent_id = ?
 
 --: load_agent_by_number
+-- Whose entry it is: asked for each of many, so without what may be large.
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, NULL
 FROM agents WHERE number = ?
 
 --: agents_of_uid
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
 FROM agents WHERE uid = ? AND first_position > ? ORDER BY first_position LIMIT ?
 
 --: agents_of_uid_in_state
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
 FROM agents INDEXED BY agents_by_state
 WHERE uid = ? AND first_position > ? AND state = ? ORDER BY first_position LIMIT ?
 
 --: agents_of_all
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
 FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
+
+--: agents_attached
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+FROM agents INDEXED BY agents_attached
+WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
 
 --: put_runs
 INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, offsets, places)
@@ -102,6 +116,17 @@ INSERT INTO doomed (number, next_position) VALUES (?, ?)
 
 --: next_doomed
 SELECT number FROM doomed WHERE next_position <= ? ORDER BY number LIMIT 1
+
+--: begin_copy
+-- Nobody's history: doomed, but not before it is given up, unless an agent gets it.
+INSERT INTO doomed (number, next_position) VALUES (?, 9223372036854775807)
+
+--: give_up_copy
+UPDATE doomed SET next_position = ? WHERE number = ?
+
+--: give_up_copies
+-- What was being copied when the daemon stopped.
+UPDATE doomed SET next_position = ? WHERE next_position = 9223372036854775807
 
 --: spare
 DELETE FROM doomed WHERE number = ?

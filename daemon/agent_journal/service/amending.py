@@ -1,0 +1,112 @@
+"""What the daemon itself records of an agent: entries and a new state, in one transaction.
+
+The head is changed at once, so that what comes behind is checked against it,
+and ``commit`` queues it before it waits.  Between the look at a head and that,
+nothing may be awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ..lifecycle import Change, advance
+from ..model import AgentId, Micros, Sequence, Uid
+from ..store.base import AgentChange, Copy, NewEntry
+from .committer import Submission
+from .context import Context
+from .heads import Head, remember_key
+
+ENTRY_OVERHEAD_BYTES: Final = 256
+
+
+class _Answer:
+    """Waits for one submission."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def committed(self) -> None:
+        """Take note that the submission was answered."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def submit(
+    context: Context,
+    uid: Uid,
+    entries: list[NewEntry] | None = None,
+    changes: list[AgentChange] | None = None,
+) -> None:
+    """Submit, wait until it is durable, and raise what it was refused with."""
+    answer = _Answer()
+    entries = entries or []
+    size = sum(len(entry.event) + ENTRY_OVERHEAD_BYTES for entry in entries)
+    submission = Submission(answer, entries, changes or [], size)
+    context.committer.submit(uid, submission)
+    await answer.done
+    if submission.error is not None:
+        raise submission.error
+
+
+async def settle(context: Context, uid: Uid) -> None:
+    """Wait until everything that was queued in a namespace is durable."""
+    await submit(context, uid)
+
+
+async def head_of(context: Context, uid: Uid, agent_id: AgentId) -> Head:
+    """Return an agent's head, a new one where there is no such agent."""
+    heads = context.heads.namespace(uid).heads
+    while (head := heads.get(agent_id)) is None:
+        await context.heads.load(uid, agent_id)
+    return head
+
+
+class Amendment:
+    """Entries of the daemon's own for one agent, and what becomes of the agent."""
+
+    def __init__(self, context: Context, head: Head) -> None:
+        self._context = context
+        self._head = head
+        self._namespace = context.heads.namespace(head.uid)
+        self._now = context.now
+        self._entries: list[NewEntry] = []
+
+    def advance(self, change: Change) -> None:
+        """Move the agent's state.
+
+        Raises:
+            RequestError: this can't happen to it now; nothing was changed.
+        """
+        self._head.state = advance(self._head.state, change)
+
+    def record(self, event: bytes, *, key: str | None = None, iteration: int = 0) -> Sequence:
+        """Add an entry; return its sequence."""
+        head = self._head
+        sequence = head.next_sequence
+        self._entries.append(NewEntry(head.number, sequence, self._now, iteration, event, key))
+        head.next_sequence = Sequence(sequence + 1)
+        if key is not None:
+            remember_key(self._namespace, head, key, sequence)
+        return sequence
+
+    async def commit(self, copy: Copy | None = None) -> None:
+        """Queue it, and wait until it is durable.
+
+        Raises:
+            JournalError: it was refused; heads are as if it had never been.
+        """
+        head, has_entry = self._head, bool(self._entries)
+        if has_entry:
+            head.updated_at = self._now
+            if head.is_new:
+                head.created_at = self._now
+        head.is_new = False
+        head.submission = self._namespace.submitted + 1
+        change = AgentChange(0, head.record(), has_entry=has_entry, copy=copy)
+        await submit(self._context, head.uid, self._entries, [change])
+
+    @property
+    def now(self) -> Micros:
+        """The time of what is recorded."""
+        return self._now

@@ -1,0 +1,45 @@
+"""Recovery: at its start the daemon finds who is unfinished, and who of them still runs.
+
+The scan is one indexed query in slices, in order of first position, and what
+waits for it is only the readiness.  Owners that are alive are left alone and
+watched.  Those who are not, with the daemon or the host, are recorded as
+interrupted afterwards, many in a transaction, and queued in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import Final
+
+from ..store.base import AgentRecord
+from .context import Context
+from .supervisor import Supervisor
+from .unfinished import unfinished
+
+BURIED_AT_ONCE: Final = 8  # what one transaction takes along, and others wait for
+
+
+async def recover(context: Context, supervisor: Supervisor) -> list[AgentRecord]:
+    """Find every unfinished agent; return those whose attempts are to be buried."""
+    lost: list[AgentRecord] = []
+    count = 0
+    async for record in unfinished(context):
+        count += 1
+        if not supervisor.found(record):
+            lost.append(record)
+    if count:
+        context.log.info("recovery_finished", unfinished=count, interrupted=len(lost))
+    return lost
+
+
+async def bury(context: Context, supervisor: Supervisor, lost: list[AgentRecord]) -> None:
+    """Record the ends of attempts that nobody saw, in order, and queue their agents."""
+    waiting = iter(lost)
+    while records := list(islice(waiting, BURIED_AT_ONCE)):
+        begun = context.clock.monotonic()
+        await asyncio.gather(*(supervisor.bury(record) for record in records))
+        # As long as that took, the others have the daemon for themselves.
+        await asyncio.sleep(context.clock.monotonic() - begun)
+    if lost:
+        context.log.info("interrupted_agents_queued", agents=len(lost))

@@ -1,0 +1,484 @@
+"""Starts interrupted and waiting agents again, within limits, for as long as the daemon runs.
+
+What happens to agents is told here after it is durable (``Resumer``), and what
+is decided here is recorded before it is done: an attempt is counted before its
+process is started.  Each agent is a task of its own on the way, so one that
+hangs or crashes keeps nobody else waiting.
+
+What ends an attempt depends on who held the agent.  Where the attempt attached,
+its owner's loss does (``will_report``): a process may outlive the one that was
+started.  Where it never did, the end of what was started does, and after
+``attach_seconds`` that is brought about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from ..errors import JournalError, ShuttingDownError, StorageFailedError
+from ..model import AgentId, AgentState, Micros, Uid
+from ..store.attachment import NOTHING, Incident
+from ..store.base import AgentRecord
+from . import attaching
+from .attempt_output import Outcome, cleaned
+from .context import Context
+from .crash_signatures import signature_of
+from .incidents import ParkError, after_end, prepared, record_outcome
+from .launch_queue import LaunchQueue
+from .launch_systemd import LaunchError
+from .launchers import Attempt, Launchers, Means
+from .owners import Name
+from .resume_policy import SECOND, Cause, Decision, Park
+from .schedule import Schedule
+from .unfinished import unfinished
+
+LINGER_SECONDS: Final = 5.0
+"""How long a process may go on that lost or gave up its agent, before it is made to end."""
+
+RETRY_SECONDS: Final = 5.0  # until what could not be recorded (a full disk) is tried again
+
+_HELD: Final = (AgentState.RUNNING, AgentState.RESUMING)
+_STARTABLE: Final = (AgentState.INTERRUPTED, AgentState.WAITING)
+
+
+class Alarm(StrEnum):
+    """What of an agent is due at a time."""
+
+    RESUME = "resume"  # its back-off is over
+    WAKE = "wake"  # it asked to be resumed then
+    ATTACH = "attach"  # it was started and should have attached
+    PROBE = "probe"  # it has gone on for long enough to end an outbreak
+    LINGER = "linger"  # its process should have ended by now
+    RETRY = "retry"  # look at it again
+
+
+@dataclass(slots=True, eq=False)
+class Launched:
+    """An attempt that was started and is not known to be over."""
+
+    number: int
+    attempt: Attempt
+    may_be_late: bool  # it has not attached yet
+    complaint: str = ""  # why it was made to end
+    is_ending: bool = False  # its end is being recorded
+    then: Cause | None = None  # why to start the agent again when this has ended
+
+
+class Supervisor:
+    """The resumer of a running daemon."""
+
+    def __init__(self, context: Context, launchers: Launchers, environ: Mapping[str, str]) -> None:
+        self._context = context
+        self._launchers = launchers
+        self._environ = environ
+        self._log = context.log
+        self._queue = LaunchQueue(context.clock, self._start)
+        self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
+        self._launched: dict[Name, Launched] = {}
+        self._launching: dict[Name, int] = {}  # attempts that were counted, and are being started
+        self._recording: set[Name] = set()  # whose change is recorded, and followed up, here
+        self._restarted: set[Name] = set()  # who was lost with the daemon or the host
+        self._tasks: asyncio.TaskGroup | None = None
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._applied: tuple[object, object] = ()  # type: ignore[assignment] # nothing yet
+        self.configure()
+
+    def configure(self) -> None:
+        """Take over what the configuration says now."""
+        config = self._context.config
+        before, self._applied = self._applied, (config.resume, config.launchers)
+        self._queue.configure(config.resume)
+        if self._tasks is not None and before != self._applied:
+            self._track(self._tasks.create_task(self._find_startable()))
+
+    async def _find_startable(self) -> None:
+        """Queue those again whom only the configuration kept from being started."""
+        async for record in unfinished(self._context):
+            if record.state in _STARTABLE and self._tasks is not None:
+                self.found(record)
+
+    def begin(self, tasks: asyncio.TaskGroup) -> None:
+        """Start agents from now on; each on its way is one of *tasks*."""
+        self._tasks = tasks
+        self._queue.open()
+        self._schedule.look()
+
+    def close(self) -> None:
+        """Start nothing more, and leave alone what was started."""
+        self._tasks = None
+        self._schedule.close()
+        self._queue.close()
+        for task in self._at_work:
+            task.cancel()
+        for launched in self._launched.values():
+            launched.attempt.close()
+        self._launched.clear()
+
+    def look(self) -> None:
+        """Do what is due by the clock; a timer does so too."""
+        self._schedule.look()
+        self._queue.look()
+
+    # What is told
+
+    def interrupted(self, uid: Uid, agent_id: AgentId) -> None:
+        """Take note that an agent's owner is gone, or that a launched attempt ended."""
+        name = uid, agent_id
+        if name in self._recording:
+            return
+        if name in self._restarted:
+            self._queue.put(name, Cause.RESTART)
+        else:
+            self._begin(name, lambda: self._consider_loss(name))
+
+    def woken(self, uid: Uid, agent_id: AgentId) -> None:
+        """Take note that an agent is due now: a signal came, or a person asked."""
+        name = uid, agent_id
+        self._forget_alarms(name)
+        self._queue.drop(name)
+        self._queue.remember(name, None)
+        self._queue.put(name, Cause.REQUEST)
+
+    def attached(self, uid: Uid, agent_id: AgentId) -> None:
+        """Take note that a process holds the agent."""
+        name = uid, agent_id
+        self._forget_alarms(name)
+        self._queue.drop(name)
+        launched = self._launched.get(name)
+        if launched is not None:
+            launched.may_be_late = False
+            launched.then = None
+        if self._queue.is_probe(name):
+            self._schedule.after((Alarm.PROBE, name), self._context.config.resume.attach_seconds)
+        self._queue.started(name)
+
+    def finished(self, uid: Uid, agent_id: AgentId) -> None:
+        """Take note that an agent has ended, or is parked: nothing of it is to be started."""
+        name = uid, agent_id
+        self._forget_alarms(name)
+        self._queue.drop(name)
+        if name not in self._recording:
+            self._queue.got_on(name)
+        self._queue.started(name)
+
+    def waiting(self, uid: Uid, agent_id: AgentId, wake_at: Micros | None) -> None:
+        """Take note that an agent was given up until *wake_at*, or until a signal comes."""
+        name = uid, agent_id
+        self.finished(uid, agent_id)
+        if wake_at is not None:
+            self._schedule.at((Alarm.WAKE, name), wake_at)
+
+    def will_report(self, uid: Uid, agent_id: AgentId, attempt: int) -> bool:
+        """Tell whether ``record_end`` will be called for an attempt whose owner is gone."""
+        name = uid, agent_id
+        if self._launching.get(name) == attempt:
+            return True  # it ended before its start was through; that is looked at then
+        launched = self._launched.get(name)
+        if launched is None or launched.number != attempt:
+            return False
+        if launched.attempt.is_over:
+            self._over(name, launched)
+        else:
+            # Something of it lives on, which may attach again: what was
+            # started may only be what starts the agent.
+            self._schedule.after((Alarm.LINGER, name), LINGER_SECONDS)
+        return True
+
+    def knows_launcher(self, name: str) -> bool:
+        """Tell whether the configuration names such a launcher."""
+        return name in self._context.config.launchers
+
+    # What the recovery at start finds
+
+    def found(self, record: AgentRecord) -> bool:
+        """Take over an unfinished agent as it is; return False where its attempt is lost."""
+        name = record.uid, record.agent_id
+        attachment = record.attachment or NOTHING
+        match record.state:
+            case AgentState.INTERRUPTED:
+                self._queue.remember(name, attachment.incident.signature)
+                at = attachment.incident.next_attempt_at
+                if at is None:
+                    self._queue.put(name, Cause.RESTART)
+                else:
+                    self._launch_at(name, at)
+            case AgentState.WAITING:
+                if attachment.wake_at is not None:
+                    self._schedule.at((Alarm.WAKE, name), attachment.wake_at)
+            case AgentState.RUNNING:
+                if not attaching.keep_living_owner(self._context, record):
+                    return attachment.owner is None  # it never attached: nothing to resume
+                self._find_again(record)
+            case AgentState.RESUMING:
+                if not self._find_again(record):
+                    return False
+                self._queue.hold_place(name)
+                seconds = self._context.config.resume.of(record.kind).attach_seconds
+                self._schedule.after((Alarm.ATTACH, name), seconds)
+            case _:
+                pass
+        return True
+
+    def _find_again(self, record: AgentRecord) -> bool:
+        attempt = self._launchers.find(record)
+        if attempt is None:
+            return False
+        if attempt.is_over:
+            attempt.close()
+            return False
+        is_resuming = record.state is AgentState.RESUMING
+        launched = Launched(record.attempts, attempt, may_be_late=is_resuming)
+        self._watch((record.uid, record.agent_id), launched)
+        return True
+
+    async def bury(self, record: AgentRecord) -> None:
+        """Record that an attempt ended while nobody looked, and queue its agent."""
+        await self._guarded((record.uid, record.agent_id), self._bury(record))
+
+    async def _bury(self, record: AgentRecord) -> None:
+        name = uid, agent_id = record.uid, record.agent_id
+        self._restarted.add(name)
+        try:
+            attempt = self._launchers.find(record)
+            if attempt is None and record.state is AgentState.RUNNING:
+                await attaching.record_loss(self._context, uid, agent_id, record.epoch)
+                return
+            outcome = Outcome(how="lost")
+            if attempt is not None:
+                outcome = await attempt.outcome()
+                attempt.close()
+            await record_outcome(self._context, name, record.attempts, outcome)
+        finally:
+            self._restarted.discard(name)
+
+    # Times
+
+    def _launch_at(self, name: Name, at: Micros) -> None:
+        if at <= self._context.now:
+            self._queue.put(name, Cause.CRASH)
+        else:
+            self._schedule.at((Alarm.RESUME, name), at)
+
+    def _forget_alarms(self, name: Name) -> None:
+        for alarm in Alarm:
+            self._schedule.cancel((alarm, name))
+
+    def _due(self, key: tuple[Alarm, Name]) -> None:
+        alarm, name = key
+        launched = self._launched.get(name)
+        match alarm:
+            case Alarm.RESUME:
+                self._queue.put(name, Cause.CRASH)
+            case Alarm.WAKE:
+                self._queue.put(name, Cause.DUE)
+            case Alarm.RETRY:
+                self._begin(name, lambda: self._look_again(name))
+            case Alarm.PROBE:
+                self._queue.got_on(name)
+            case Alarm.ATTACH if launched is not None and launched.may_be_late:
+                self._log.warning("attach_missed", uid=name[0], agent_id=name[1])
+                launched.complaint = "it did not attach in time and was made to end"
+                launched.attempt.end()
+            case Alarm.LINGER if launched is not None:
+                launched.attempt.end()
+            case _:
+                pass
+
+    # Tasks
+
+    def _begin(self, name: Name, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._tasks is not None:
+            self._track(self._tasks.create_task(self._guarded(name, work())))
+
+    def _track(self, task: asyncio.Task[None]) -> None:
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+
+    async def _guarded(self, name: Name, work: Coroutine[Any, Any, None]) -> None:
+        """Do something about one agent; what fails costs only that one, and only a while."""
+        try:
+            await work
+        except (ShuttingDownError, StorageFailedError):
+            pass  # the daemon ends, and the next one begins with what is recorded
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            say = self._log.warning if isinstance(error, JournalError) else self._log.exception
+            say("resume_failed", uid=name[0], agent_id=name[1], error=str(error))
+            self._schedule.after((Alarm.RETRY, name), RETRY_SECONDS)
+            self._queue.started(name)
+
+    async def _look_again(self, name: Name) -> None:
+        """Go on with an agent as it is recorded, after something went wrong."""
+        record = await self._record(name)
+        launched = self._launched.get(name)
+        if launched is not None:
+            launched.is_ending = False
+            if launched.attempt.is_over:
+                self._over(name, launched)
+        elif record is not None and not self.found(record):
+            await self.bury(record)
+
+    async def _record(self, name: Name) -> AgentRecord | None:
+        (record,) = await self._context.store.load([name])
+        return record
+
+    # Starting
+
+    def _start(self, name: Name, cause: Cause) -> None:
+        self._begin(name, lambda: self._launch(name, cause))
+
+    async def _launch(self, name: Name, cause: Cause) -> None:
+        if self._must_wait_for_the_last(name, cause):
+            self._queue.withdrew(name)
+            self._queue.started(name)
+            return
+        record = await self._record(name)
+        ready = attempt = None
+        if record is not None and record.state in _STARTABLE:
+            ready = await self._prepared(record, cause)
+        if ready is not None:
+            attempt = await attaching.record_launch(
+                self._context, *name, command=ready[0].shown, incident=ready[1]
+            )
+        if record is None or ready is None or attempt is None:
+            self._queue.withdrew(name)
+            self._queue.started(name)
+            return
+        config = self._context.config
+        self._launching[name] = attempt
+        try:
+            counted = await self._record(name) or record
+            started = await self._launchers.launch(counted, ready[0], config)
+        except LaunchError as error:
+            outcome = Outcome(how="launch_failed", stderr=cleaned(str(error)))
+            await self._end(name, attempt, outcome)
+            return
+        finally:
+            self._launching.pop(name, None)
+        self._log.info(
+            "agent_resumed", uid=name[0], agent_id=name[1], attempt=attempt, pid=started.pid
+        )
+        is_starting = self._queue.is_starting(name)  # it may have attached already
+        if is_starting:
+            seconds = config.resume.of(record.kind).attach_seconds
+            self._schedule.after((Alarm.ATTACH, name), seconds)
+        self._watch(name, Launched(attempt, started, may_be_late=is_starting))
+
+    def _must_wait_for_the_last(self, name: Name, cause: Cause) -> bool:
+        """Tell whether what was launched before is still there: never two at once.
+
+        It gave the agent up, or lost it, and is made to end if it does not.
+        """
+        launched = self._launched.get(name)
+        if launched is None or launched.attempt.is_over:
+            return False
+        launched.then = cause
+        if (Alarm.LINGER, name) not in self._schedule:
+            self._schedule.after((Alarm.LINGER, name), LINGER_SECONDS)
+        return True
+
+    async def _prepared(self, record: AgentRecord, cause: Cause) -> tuple[Means, Incident] | None:
+        try:
+            return await prepared(self._context, record, cause, self._environ)
+        except ParkError as error:
+            await self._park(record, str(error))
+            return None
+
+    async def _park(self, record: AgentRecord, reason: str) -> None:
+        name = record.uid, record.agent_id
+        self._log.warning("agent_parked", uid=name[0], agent_id=name[1], reason=reason)
+        self._recording.add(name)
+        try:
+            await attaching.park(self._context, *name, reason=reason)
+        finally:
+            self._recording.discard(name)
+
+    # Ending
+
+    def _watch(self, name: Name, launched: Launched) -> None:
+        self._forget(name)
+        self._launched[name] = launched
+        launched.attempt.watch(lambda: self._process_ended(name, launched))
+
+    def _forget(self, name: Name) -> None:
+        launched = self._launched.pop(name, None)
+        if launched is not None:
+            launched.attempt.close()
+
+    def _process_ended(self, name: Name, launched: Launched) -> None:
+        if self._launched.get(name) is not launched:
+            return
+        self._schedule.cancel((Alarm.LINGER, name))
+        hold = self._context.owners.holder(name)
+        if hold is None:
+            self._over(name, launched)
+        elif hold.pid != launched.attempt.pid:
+            # Another process holds the agent: its end is told by its loss.
+            self._forget(name)
+
+    def _over(self, name: Name, launched: Launched) -> None:
+        if not launched.is_ending:
+            launched.is_ending = True
+            self._begin(name, lambda: self._finish(name, launched))
+
+    async def _finish(self, name: Name, launched: Launched) -> None:
+        outcome = await launched.attempt.outcome()
+        if launched.complaint:
+            outcome = outcome.with_note(f"agent-journald: {launched.complaint}")
+        await self._end(name, launched.number, outcome)
+        if self._launched.get(name) is launched:
+            self._forget(name)
+        if launched.then is not None:
+            self._queue.put(name, launched.then)
+
+    async def _end(self, name: Name, attempt: int, outcome: Outcome) -> None:
+        """Record how an attempt ended, and what follows from it, as one."""
+        record = await self._record(name)
+        if record is None or record.attempts != attempt or record.state not in _HELD:
+            self._queue.started(name)
+            return
+        signature = signature_of(outcome, name[1])
+        incident, decision = await after_end(self._context, record, Cause.CRASH, signature)
+        reason = (
+            f"{decision.reason}; the last one {outcome}" if isinstance(decision, Park) else None
+        )
+        self._recording.add(name)
+        try:
+            is_recorded = await record_outcome(
+                self._context, name, attempt, outcome, incident=incident, park_reason=reason
+            )
+        finally:
+            self._recording.discard(name)
+        self._queue.started(name)
+        if is_recorded:
+            self._log.warning(
+                "attempt_ended", uid=name[0], agent_id=name[1], attempt=attempt, how=str(outcome)
+            )
+            self._follow_up(name, signature, decision)
+
+    async def _consider_loss(self, name: Name) -> None:
+        """Decide about an agent whose owner is gone, of which nothing more is known."""
+        record = await self._record(name)
+        if record is None or record.state is not AgentState.INTERRUPTED:
+            return
+        incident, decision = await after_end(self._context, record, Cause.CRASH, None)
+        if isinstance(decision, Park):
+            await self._park(record, f"{decision.reason}; the last one was lost")
+        else:
+            await attaching.update_attachment(self._context, *name, incident=incident)
+        self._follow_up(name, None, decision)
+
+    def _follow_up(self, name: Name, signature: str | None, decision: Decision) -> None:
+        if isinstance(decision, Park):
+            seconds = 0.0
+            self._log.warning("agent_parked", uid=name[0], agent_id=name[1], reason=decision.reason)
+        else:
+            seconds = max(decision.at - self._context.now, 0) / SECOND
+            self._launch_at(name, decision.at)
+        if self._queue.crashed(name, signature, seconds):
+            self._log.warning("outbreak_began", signature=signature)
+        if isinstance(decision, Park):
+            self._queue.remember(name, None)

@@ -1,0 +1,41 @@
+"""Everybody who is unfinished, in order of first position, read in slices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from ..errors import DamagedError, JournalError
+from ..store.base import AgentRecord
+from .context import Context
+
+SLICE_AGENTS: Final = 500
+RETRY_SECONDS: Final = 1.0
+
+_NONE_YET: Final = -1
+
+
+async def unfinished(context: Context) -> AsyncIterator[AgentRecord]:
+    """Yield each agent that was attached to and has not ended."""
+    after = _NONE_YET
+    while records := await _slice(context, after):
+        for record in records:
+            yield record
+        after = records[-1].first_position
+
+
+async def _slice(context: Context, after: int) -> list[AgentRecord]:
+    """Read on; what is only now not to be had is asked for again, never passed over."""
+    while True:
+        try:
+            return await context.store.unfinished(after=after, limit=SLICE_AGENTS)
+        except DamagedError as error:
+            # The daemon stays up to say so to everybody; it resumes nobody meanwhile.
+            context.log.critical("recovery_refused", error=str(error))
+            return []
+        except JournalError as error:
+            if not error.retryable:
+                raise
+            context.log.warning("recovery_delayed", error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,117 @@
+"""The requests with which agents are held, given up, told something and steered.
+
+What is not said of a member's form in its type, such as what names an agent, is
+checked by the operation, which can say more about it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from .model import SEQUENCE_MAX
+
+Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+NumericUid = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+Text = Annotated[str, Meta(min_length=1, max_length=256)]
+Reason = Annotated[str, Meta(max_length=4096)]
+Names = Annotated[list[Text], Meta(max_length=64)]
+
+
+class CommandFields(Struct):
+    """How a client wants to be started again."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class Attach(Struct, tag_field="op", tag="attach"):
+    """Become the one that writes for an agent."""
+
+    agent_id: str
+    kind: str | None = None
+    launcher: str | None = None
+    command: CommandFields | None = None
+    take_over: bool = False
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Detach(Struct, tag_field="op", tag="detach"):
+    """Give an agent up without finishing it."""
+
+    agent_id: str
+    epoch: Count
+    wake_at: Timestamp | None = None
+    wait_for: Names | None = None
+    seen_sequence: Count | None = None
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Signal(Struct, tag_field="op", tag="signal"):
+    """Tell an agent something that it may wait for."""
+
+    agent_id: str
+    name: Text
+    payload: Raw | UnsetType = UNSET
+    key: str | None = None
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Decide(Struct, tag_field="op", tag="decide"):
+    """Say what became of a step in doubt."""
+
+    agent_id: str
+    step: Text
+    rerun: bool = False
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Fork(Struct, tag_field="op", tag="fork"):
+    """Begin an agent with the first entries of another."""
+
+    agent_id: str
+    at_sequence: Count
+    new_agent_id: str = field(name="as")
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Resume(Struct, tag_field="op", tag="resume"):
+    """Have an agent go on now, parked or not."""
+
+    agent_id: str
+    reason: Reason | None = None
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Park(Struct, tag_field="op", tag="park"):
+    """Have an agent wait for a person."""
+
+    agent_id: str
+    reason: Reason | None = None
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Cancel(Struct, tag_field="op", tag="cancel"):
+    """End an agent."""
+
+    agent_id: str
+    reason: Reason | None = None
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+HoldingRequest = Attach | Detach | Signal | Decide | Fork | Resume | Park | Cancel
