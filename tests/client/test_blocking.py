@@ -259,11 +259,27 @@ FORBIDDEN = "asyncio aiosqlite msgspec uvloop structlog watchfiles"
             FORBIDDEN,
         ),
         (
+            "from agent_journal.client import Client, connect",
+            FORBIDDEN + " hashlib agent_journal.client._steps agent_journal.client._sync_agent",
+        ),
+        (
+            "from agent_journal.client import connect\nconnect().agent('a')",
+            FORBIDDEN,
+        ),
+        (
             "from agent_journal.client import AsyncClient; assert 'asyncio' in sys.modules",
             "aiosqlite msgspec uvloop structlog watchfiles",
         ),
     ],
-    ids=["package", "functions", "results", "blocking client at work", "asyncio client"],
+    ids=[
+        "package",
+        "functions",
+        "results",
+        "blocking client at work",
+        "blocking client",
+        "blocking agent",
+        "asyncio client",
+    ],
 )
 def test_what_is_not_used_is_not_imported(daemon: Any, statement: str, forbidden: str) -> None:
     program = f"import sys\n{statement}"

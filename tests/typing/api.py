@@ -18,16 +18,27 @@ from agent_journal.client import (
     Appended,
     AppendRequest,
     AsyncClient,
+    AsyncDurableAgent,
+    Attached,
     Client,
     DaemonNotRunningError,
+    DurableAgent,
     Entry,
     Event,
+    Forked,
     NewEntry,
     ProtocolError,
+    Reconciled,
+    Step,
+    StepError,
+    StepInDoubtError,
+    Suspended,
     Timestamp,
     connect,
     connect_async,
+    current_step,
     find_socket,
+    step,
 )
 from agent_journal.errors import JournalError, SequenceConflictError
 
@@ -119,3 +130,105 @@ def errors(journal: Client, event: Event, timestamp: Timestamp) -> None:
         assert_type(error.details, dict[str, object])
     except (ProtocolError, JournalError) as error:
         assert_type(error.message, str)
+
+
+def count(text: str) -> int:
+    return len(text)
+
+
+async def search(question: str, *, depth: int = 1) -> list[str]:
+    return [question] * depth
+
+
+def found(question: str) -> Reconciled | None:
+    return Reconciled(len(question))
+
+
+def blocking_agent(journal: Client) -> None:
+    with journal.agent("a", kind="report", command=["/bin/agent"], environment=["X"]) as agent:
+        assert_type(agent, DurableAgent)
+        assert_type((agent.epoch, agent.attempt, agent.resumed), tuple[int, int, bool])
+        assert_type(agent.step("k", count, "x"), int)
+        assert_type(agent.step("k", count, "x", effect="idempotent", reconcile=found), int)
+        assert_type(agent.step(None, lambda: {"a": 1}, result_type=dict[str, int]), dict[str, int])
+        agent.step(5, count, "x")  # type: ignore[call-overload]
+        for item in agent.iterations(["a", "b"]):
+            assert_type(item, str)
+        for turn in agent.iterations():
+            assert_type(turn, int)
+        begun = agent.begin_step("k", name="model", inputs={"prompt": "why"})
+        assert_type(begun, Step)
+        assert_type(begun.is_done, bool)
+        agent.complete_step(begun, {"text": "because"}, usage={"input_tokens": 3})
+        agent.fail_step(begun, ValueError())
+        assert_type(agent.now(), datetime)
+        assert_type(agent.uuid(), str)
+        assert_type(agent.random(), float)
+        agent.sleep(3)
+        agent.wait_for("approval", timeout=60)
+        assert_type(agent.append({"Noted": 1}, key="k"), Appended)
+        assert_type(agent.unasked(), list[str])
+        agent.finish({"answer": 42})
+
+    def program(agent: DurableAgent) -> float:
+        return agent.random()
+
+    assert_type(journal.agent().run(program), float)
+
+
+async def asynchronous_agent(journal: AsyncClient) -> None:
+    async with journal.agent("a", in_doubt="park", on_error="fail", suspend_after_s=0) as agent:
+        assert_type(agent, AsyncDurableAgent)
+        assert_type(await agent.step("k", search, "why", depth=2), list[str])
+        assert_type(await agent.step("k", count, "why"), int)
+        assert_type(
+            await agent.step("k", search, "why", result_type=tuple[str, ...]), tuple[str, ...]
+        )
+        assert_type(await agent.now(), datetime)
+        await asyncio.gather(*(agent.step(f"k{n}", search, "why") for n in range(3)))
+        await agent.wait_for("approval")
+
+    async def program(agent: AsyncDurableAgent) -> str:
+        return await agent.uuid()
+
+    assert_type(await journal.agent("a").run(program), str)
+    journal.agent("a", in_doubt="ignore")  # type: ignore[arg-type]
+
+
+async def holding(journal: Client, other: AsyncClient) -> None:
+    assert_type(journal.attach("a", take_over=True), Attached)
+    assert_type(await other.attach("a"), Attached)
+    journal.detach("a", 3, wake_at=datetime.now(UTC), wait_for=["go"])
+    assert_type(journal.signal("a", "go", {"by": "Ada"}), int)
+    assert_type(await other.decide("a", "k", result=None), int)
+    assert_type(journal.fork("a", at_sequence=3, new_agent_id="b"), Forked)
+    assert_type(journal.resume("a"), str)
+    assert_type(await other.park("a", reason="look"), str)
+    assert_type(journal.cancel("a"), str)
+
+
+@step
+def plain_step(question: str) -> int:
+    return len(question)
+
+
+@step(key="search:{question}", effect="read_only")
+async def async_step(question: str) -> list[str]:
+    return [current_step().idempotency_key]
+
+
+async def decorated() -> None:
+    assert_type(plain_step("why"), int)
+    assert_type(await async_step("why"), list[str])
+    plain_step(5)  # type: ignore[arg-type]
+
+
+def agent_errors(agent: DurableAgent) -> None:
+    try:
+        agent.step("k", count, "x")
+    except StepInDoubtError as error:
+        agent.complete_step(error.step, 3)
+    except StepError as error:
+        assert_type((error.key, error.type, error.message), tuple[str, str, str])
+    except Suspended as given_up:
+        assert_type(given_up.wait_for, tuple[str, ...])

@@ -7,6 +7,12 @@
         for entry in journal.read("report-42"):
             print(entry.sequence, entry.name, entry.payload)
 
+An agent that is to go on where it was when it is killed attaches, and makes its
+calls steps (docs/RESUME.md):
+
+    with connect() as journal, journal.agent("report-42", kind="report") as agent:
+        plan = agent.step("plan", call_model, "sum up")  # called once, ever
+
 ``connect_async`` gives the same under asyncio.  Needs nothing but the standard
 library, and importing this package loads none of it: what a program does not
 use, it does not wait for.  The blocking client never loads asyncio.
@@ -27,41 +33,114 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
+    from ._agent_errors import (
+        EXIT_SUSPENDED,
+        FencedError,
+        NotSerializableError,
+        ReplayMismatchError,
+        ReplayWarning,
+        ResultTypeError,
+        StepError,
+        StepInDoubtError,
+        StepKeyUsedError,
+        Suspended,
+        ValueTooLargeError,
+        WaitTimeoutError,
+    )
     from ._aio import AsyncClient
+    from ._aio_agent import AsyncDurableAgent
     from ._core import DaemonNotRunningError
+    from ._durable import current_agent, current_step, step
+    from ._history import Effect
     from ._replies import ProtocolError
-    from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
+    from ._results import (
+        Agent,
+        Appended,
+        AppendRequest,
+        Attached,
+        Entry,
+        Event,
+        Forked,
+        NewEntry,
+        Timestamp,
+    )
+    from ._step import Reconciled, Step
     from ._sync import Client
+    from ._sync_agent import DurableAgent
 
 __all__ = [
+    "EXIT_SUSPENDED",
     "Agent",
     "AppendRequest",
     "Appended",
     "AsyncClient",
+    "AsyncDurableAgent",
+    "Attached",
     "Client",
     "DaemonNotRunningError",
+    "DurableAgent",
+    "Effect",
     "Entry",
     "Event",
+    "FencedError",
+    "Forked",
     "NewEntry",
+    "NotSerializableError",
     "ProtocolError",
+    "Reconciled",
+    "ReplayMismatchError",
+    "ReplayWarning",
+    "ResultTypeError",
+    "Step",
+    "StepError",
+    "StepInDoubtError",
+    "StepKeyUsedError",
+    "Suspended",
     "Timestamp",
+    "ValueTooLargeError",
+    "WaitTimeoutError",
     "connect",
     "connect_async",
+    "current_agent",
+    "current_step",
     "find_socket",
+    "step",
 ]
 
 _HOME_OF = {
+    "EXIT_SUSPENDED": "_agent_errors",
     "Agent": "_results",
     "AppendRequest": "_results",
     "Appended": "_results",
     "AsyncClient": "_aio",
+    "AsyncDurableAgent": "_aio_agent",
+    "Attached": "_results",
     "Client": "_sync",
     "DaemonNotRunningError": "_core",
+    "DurableAgent": "_sync_agent",
+    "Effect": "_history",
     "Entry": "_results",
     "Event": "_results",
+    "FencedError": "_agent_errors",
+    "Forked": "_results",
     "NewEntry": "_results",
+    "NotSerializableError": "_agent_errors",
     "ProtocolError": "_replies",
+    "Reconciled": "_step",
+    "ReplayMismatchError": "_agent_errors",
+    "ReplayWarning": "_agent_errors",
+    "ResultTypeError": "_agent_errors",
+    "Step": "_step",
+    "StepError": "_agent_errors",
+    "StepInDoubtError": "_agent_errors",
+    "StepKeyUsedError": "_agent_errors",
+    "Suspended": "_agent_errors",
     "Timestamp": "_results",
+    "ValueTooLargeError": "_agent_errors",
+    "WaitTimeoutError": "_agent_errors",
+    "current_agent": "_durable",
+    "current_step": "_durable",
+    "step": "_durable",
 }
 
 

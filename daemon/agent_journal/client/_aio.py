@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from ..clock import Clock
 from ..errors import JournalError
 from . import _requests as requests
+from ._aio_holding import AsynchronousHolding
 from ._link import Address, Link, Settings, Wait
 from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, Tail
 from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
@@ -27,7 +28,7 @@ from ._tickets import Pending, Ticket, is_answered
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsynchronousHolding):
     """The client for asyncio; ``connect_async()`` makes one.
 
     **Tasks** may share a client: what they ask goes over one connection as it
@@ -259,6 +260,19 @@ class AsyncClient:
             JournalError: the daemon refused it.
         """
         return await self._channel.perform(requests.raw(request))
+
+    async def _perform(self, request: Request[T]) -> T:
+        return await self._channel.perform(request)
+
+    async def _perform_all(self, requests: Sequence[Request[Any]]) -> None:
+        channel = self._channel
+        pending = deque(channel.submit(request) for request in requests)
+        try:
+            while pending:
+                await channel.wait_for(pending[0])
+                pending.popleft().outcome()
+        finally:
+            channel.abandon(pending)
 
     async def _all(self, pages: Pages[T]) -> AsyncGenerator[T, None]:
         while (request := pages.next_request()) is not None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import NoReturn
+from datetime import UTC, datetime, timedelta
+from typing import Final, NoReturn
 
 from ..errors import InvalidError
 from ._results import Event, Timestamp
@@ -35,12 +35,18 @@ def _json_text(value: object, field: str = "") -> bytes:
     raise InvalidError(f"{what} cannot be written as JSON: {problem}", field=field)
 
 
+class CheckedText(bytes):
+    """An event's JSON text on one line, made here: it need not be parsed to be sure of it."""
+
+
 def event_text(event: Event) -> bytes:
     """Return *event* on one line.
 
     Raises:
         InvalidError: it is no JSON, or cannot be written as such.
     """
+    if type(event) is CheckedText:
+        return event
     if isinstance(event, str | bytes):
         return _checked(event)
     if isinstance(event, Mapping):
@@ -91,3 +97,21 @@ def timestamp_text(timestamp: Timestamp | None) -> str | None:
             field="timestamp",
         )
     return timestamp.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(us: int) -> datetime:
+    """Return the time that is *us* microseconds behind the beginning of 1970."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def moment_text(us: int) -> str:
+    """Return the same as RFC 3339 text."""
+    return moment(us).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def moment_us(text: str) -> int:
+    """Return the microseconds of RFC 3339 *text*."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)

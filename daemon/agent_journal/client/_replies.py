@@ -41,14 +41,24 @@ class LineBuffer:
         return [line, *others]
 
 
-def decode_reply(line: bytes) -> dict[str, Any]:
+class ReplyFields(dict[str, Any]):
+    """A reply's fields, and the line that they were read from, for who passes it on."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, fields: dict[str, Any], line: bytes) -> None:
+        super().__init__(fields)
+        self.line = line
+
+
+def decode_reply(line: bytes) -> ReplyFields:
     try:
         reply = _loads(line)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"an answer is not JSON that can be read here: {error}") from error
     if not isinstance(reply, dict):
         raise ProtocolError("an answer is not a JSON object: is this the daemon?")
-    return reply
+    return ReplyFields(reply, line)
 
 
 def _loads(line: bytes) -> object:

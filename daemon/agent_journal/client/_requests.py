@@ -136,9 +136,7 @@ def _appending(agent_id: str, body: bytes, keys: list[str]) -> Request[Appended]
 
 def describe(agent_id: str, uid: int | None) -> Request[Agent]:
     """Ask what is known of one agent."""
-    return _request(
-        "describe", lambda reply: agent_from(reply["agent"]), agent_id=agent_id, uid=uid
-    )
+    return ask("describe", lambda reply: agent_from(reply["agent"]), agent_id=agent_id, uid=uid)
 
 
 def compact(agent_id: str, *, force: bool, uid: int | None) -> Request[int]:
@@ -147,19 +145,19 @@ def compact(agent_id: str, *, force: bool, uid: int | None) -> Request[int]:
     def removed(reply: Reply) -> int:
         return int(reply["removed"])
 
-    request = _request("compact", removed, agent_id=agent_id, force=force or None, uid=uid)
+    request = ask("compact", removed, agent_id=agent_id, force=force or None, uid=uid)
     request.may_repeat = not force
     return request
 
 
 def stats(uid: int | str | None) -> Request[dict[str, Any]]:
     """Ask for the daemon's counters."""
-    return _request("stats", _fields, uid=uid)
+    return ask("stats", _fields, uid=uid)
 
 
 def hello() -> Request[dict[str, Any]]:
     """Ask who the daemon is and what its limits are."""
-    return _request("hello", _fields, protocol=PROTOCOL_VERSION)
+    return ask("hello", _fields, protocol=PROTOCOL_VERSION)
 
 
 NOTHING: Final = ""
@@ -172,7 +170,7 @@ def nothing() -> Request[None]:
 
 def ping() -> Request[None]:
     """Ask for an answer."""
-    return _request("ping", lambda _: None)
+    return ask("ping", lambda _: None)
 
 
 _REPEATABLE: Final = frozenset({"agents", "describe", "hello", "ping", "read", "stats"})
@@ -232,7 +230,7 @@ class ReadPages:
         """Return what asks for the next page, or ``None`` behind the last one."""
         if self._left == 0:
             return None
-        return _request(
+        return ask(
             "read",
             self._take,
             **self._fields,
@@ -263,7 +261,7 @@ class AgentPages:
         if self._left == 0:
             return None
         limit = _page_limit(AGENTS_PAGE, self._left)
-        return _request("agents", self._take, **self._fields, after=self._after, limit=limit)
+        return ask("agents", self._take, **self._fields, after=self._after, limit=limit)
 
     def _take(self, reply: Reply) -> list[Agent]:
         agents = [agent_from(fields) for fields in reply["agents"]]
@@ -377,7 +375,8 @@ class TailRequest(Request[None]):
         return "ok" not in reply
 
 
-def _request(op: str, parse: Callable[[Reply], T], **fields: object) -> Request[T]:
+def ask(op: str, parse: Callable[[Reply], T], **fields: object) -> Request[T]:
+    """Ask *op* with those of *fields* that are not ``None``."""
     return Request(op=op, body=b"%b}\n" % members(_pruned(**fields)), parse=parse)
 
 

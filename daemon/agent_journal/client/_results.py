@@ -16,6 +16,9 @@ Event: TypeAlias = Mapping[str, object] | bytes | str
 # Aware, or RFC 3339 text.
 Timestamp: TypeAlias = datetime | str
 
+# Aware, always.
+Moment: TypeAlias = datetime
+
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
@@ -55,6 +58,29 @@ class Appended:
     position: int
     count: int = 1
     duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """The answer to an attach: the caller is the agent's owner.
+
+    ``epoch`` goes with every append from now on.  ``resumed`` says that there
+    were entries or attempts before this one.
+    """
+
+    epoch: int
+    attempt: int
+    state: str
+    next_sequence: int
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forked:
+    """The answer to a fork: the new agent, and where its own entries begin."""
+
+    agent_id: str
+    next_sequence: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +129,14 @@ class Agent:
     updated_at: datetime
     reason: str | None
     first_position: int
+    # Said only of an agent that is, or was, attached.
+    owner: Mapping[str, Any] | None = None  # pid, alive
+    launcher: str | None = None
+    command: object = None
+    wake_at: datetime | None = None
+    wait_for: tuple[str, ...] = ()
+    next_attempt_at: datetime | None = None
+    incident: Mapping[str, Any] | None = None  # attempts, steps, tokens
 
     @property
     def is_terminal(self) -> bool:
@@ -140,6 +174,28 @@ def agent_from(fields: Mapping[str, Any]) -> Agent:
         updated_at=datetime.fromisoformat(fields["updated_at"]),
         reason=fields.get("reason"),
         first_position=fields["first_position"],
+        owner=fields.get("owner"),
+        launcher=fields.get("launcher"),
+        command=fields.get("command"),
+        wake_at=_moment(fields.get("wake_at")),
+        wait_for=tuple(fields.get("wait_for") or ()),
+        next_attempt_at=_moment(fields.get("next_attempt_at")),
+        incident=fields.get("incident"),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def attached_from(fields: Mapping[str, Any]) -> Attached:
+    """Return the answer to an attach."""
+    return Attached(
+        epoch=fields["epoch"],
+        attempt=fields["attempt"],
+        state=fields["state"],
+        next_sequence=fields["next_sequence"],
+        resumed=fields["resumed"],
     )
 
 

@@ -6,7 +6,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from math import ceil
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,6 +18,7 @@ from ._link import Address, Link, Settings, Wait
 from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, Tail
 from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
 from ._retry import RETRY_S
+from ._sync_holding import BlockingHolding
 from ._tickets import Pending, Ticket, is_answered
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ T = TypeVar("T")
 PIECE_REQUESTS: Final = 64  # some 30 KB of usual entries: far less than the socket holds
 
 
-class Client:
+class Client(BlockingHolding):
     """A blocking client of the daemon; ``connect()`` makes one.
 
     **Threads** may share a client.  One lock lets them take turns, a call at a
@@ -285,6 +286,16 @@ class Client:
 
     def _perform(self, request: Request[T]) -> T:
         return self._mine().perform(request)
+
+    def _perform_all(self, requests: Sequence[Request[Any]]) -> None:
+        channel = self._mine()
+        pending = deque(channel.submit(request, hold=True) for request in requests)
+        try:
+            while pending:
+                channel.wait_for(pending[0])
+                pending.popleft().outcome()
+        finally:
+            channel.abandon(pending)
 
     def _all(self, pages: Pages[T]) -> Generator[T, None, None]:
         while (request := pages.next_request()) is not None:

@@ -1,0 +1,214 @@
+"""What an agent's entries say of its steps; reads them in order, knows no program.
+
+    (nothing) ──StepStarted──► in doubt ──StepCompleted──► completed
+                                  │  ▲  └──StepFailed─────► failed
+                      Decided rerun  StepStarted
+                                  ▼  │
+                                 to run
+
+``Decided`` with a result or an error ends a step as its own entry would.  A
+value that was only noted (a time, a received signal) has a ``StepCompleted``
+and no start.  Entries that do not have a step's form are somebody's own and
+are passed over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+ABSENT: Final[Any] = object()  # where None is a value
+
+
+class Effect(StrEnum):
+    """What a step may have done when nobody knows whether it ended; the mildest first."""
+
+    READ_ONLY = "read_only"
+    IDEMPOTENT = "idempotent"
+    RECONCILABLE = "reconcilable"
+    UNSAFE = "unsafe"
+
+    @property
+    def may_run_again(self) -> bool:
+        """Tell whether a second time does no harm."""
+        return self in {Effect.READ_ONLY, Effect.IDEMPOTENT}
+
+
+class Status(StrEnum):
+    """How far a step has come."""
+
+    NEW = "new"  # nothing is recorded
+    IN_DOUBT = "in doubt"
+    TO_RUN = "to run"  # a person said that it is to run again
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+# What a newer client says is read with care: as unsafe.
+_EFFECTS: Final[Mapping[str | None, Effect]] = {effect.value: effect for effect in Effect}
+
+_WAITS: Final = frozenset({"sleep", "wait_for"})
+
+DONE: Final = frozenset({Status.COMPLETED, Status.FAILED})
+
+
+@dataclass(slots=True)
+class Record:
+    """One step, as far as it is recorded."""
+
+    key: str
+    name: str | None = None
+    input_hash: str | None = None
+    input: Any = ABSENT  # the input itself, where it was short
+    input_start: str | None = None  # how its text begins, where it was long
+    effect: Effect = Effect.UNSAFE
+    idempotency_key: str | None = None
+    sequence: int = 0  # of its first entry
+    status: Status = Status.NEW
+    result: Any = None
+    error: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # wake_at, signal_sequence, timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One ``Signalled`` entry."""
+
+    sequence: int
+    name: str
+    payload: Any
+
+
+class History:
+    """All steps of one agent, and the signals that it got."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.next_sequence = 0
+        self._signals: dict[int, Signal] = {}
+        self._lock = threading.Lock()
+        self._received: set[int] = set()  # sequences of signals that a wait_for has
+
+    def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Read *entries*, the fields of replies, behind those that were read."""
+        for entry in entries:
+            sequence = entry["sequence"]
+            if sequence < self.next_sequence:
+                continue
+            self.next_sequence = sequence + 1
+            for name, payload in entry["event"].items():
+                take = _TAKES.get(name)
+                if take is not None and isinstance(payload, dict):
+                    take(self, sequence, payload)
+
+    def take_signals(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Read only the signals of *entries*: the rest is what this process wrote itself."""
+        for entry in entries:
+            if entry["sequence"] >= self.next_sequence:
+                self.next_sequence = entry["sequence"] + 1
+                payload = entry["event"].get("Signalled")
+                if isinstance(payload, dict):
+                    self._signalled(entry["sequence"], payload)
+
+    def next_signal(self, name: str) -> Signal | None:
+        """Return the first signal called *name* that nobody received, and mark it received."""
+        with self._lock:
+            for sequence, signal in self._signals.items():
+                if signal.name == name and sequence not in self._received:
+                    self._received.add(sequence)
+                    return signal
+        return None
+
+    def give_back(self, signal: Signal) -> None:
+        """Unmark *signal*: that it was received could not be recorded."""
+        self._received.discard(signal.sequence)
+
+    def signal_at(self, sequence: int) -> Signal | None:
+        """Return the signal that stands at *sequence*."""
+        return self._signals.get(sequence)
+
+    def _started(self, sequence: int, payload: dict[str, Any]) -> None:
+        record = self._record(sequence, payload)
+        if record is None:
+            return
+        record.status = Status.IN_DOUBT
+        record.effect = _EFFECTS.get(_text(payload, "effect"), Effect.UNSAFE)
+        record.idempotency_key = _text(payload, "idempotency_key") or record.idempotency_key
+        record.input = payload.get("input", ABSENT)
+        if record.input is ABSENT:
+            record.input_start = _text(payload, "input_start")
+
+    def _completed(self, sequence: int, payload: dict[str, Any]) -> None:
+        record = self._record(sequence, payload)
+        if record is None:
+            return
+        record.status = Status.COMPLETED
+        record.result = payload.pop("result", None)
+        if record.name in _WAITS:
+            record.extra = payload
+            received = payload.get("signal_sequence")
+            if isinstance(received, int):
+                self._received.add(received)
+
+    def _failed(self, sequence: int, payload: dict[str, Any]) -> None:
+        record = self._record(sequence, payload)
+        if record is not None:
+            record.status = Status.FAILED
+            record.error = _error(payload.get("error"))
+
+    def _decided(self, _: int, payload: dict[str, Any]) -> None:
+        key = payload.get("step")
+        record = self.records.get(key) if isinstance(key, str) else None
+        if record is None:
+            return
+        if payload.get("rerun") is True:
+            record.status = Status.TO_RUN
+        elif "error" in payload:
+            record.status = Status.FAILED
+            record.error = _error(payload["error"])
+        elif "result" in payload:
+            record.status = Status.COMPLETED
+            record.result = payload["result"]
+
+    def _signalled(self, sequence: int, payload: dict[str, Any]) -> None:
+        name = payload.get("name")
+        if isinstance(name, str):
+            with self._lock:
+                self._signals[sequence] = Signal(sequence, name, payload.get("payload"))
+
+    def _record(self, sequence: int, payload: dict[str, Any]) -> Record | None:
+        """Return the record of the step that *payload* is of, if it is of one."""
+        key = payload.get("key")
+        if type(key) is not str:
+            return None
+        record = self.records.get(key)
+        if record is None:
+            record = self.records[key] = Record(
+                key, _text(payload, "name"), _text(payload, "input_hash"), sequence=sequence
+            )
+        elif record.name is None:
+            record.name, record.input_hash = _text(payload, "name"), _text(payload, "input_hash")
+        return record
+
+
+_TAKES: Final = {
+    "StepStarted": History._started,  # noqa: SLF001 - the table of what the class reads
+    "StepCompleted": History._completed,  # noqa: SLF001
+    "StepFailed": History._failed,  # noqa: SLF001
+    "Decided": History._decided,  # noqa: SLF001
+    "Signalled": History._signalled,  # noqa: SLF001
+}
+
+
+def _text(payload: Mapping[str, Any], name: str) -> str | None:
+    value = payload.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _error(value: object) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return {"type": "Error", "message": str(value)}

@@ -1,0 +1,139 @@
+"""What is sent to hold, give up and steer an agent, and what may be sent twice."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agent_journal.client import _holding as holding
+from agent_journal.client._requests import Request
+from agent_journal.errors import InvalidError
+
+
+def sent(request: Request[Any]) -> dict[str, Any]:
+    line = request.line(7)
+    assert line.startswith(b'{"op":"' + request.op.encode() + b'","id":7')
+    assert line.endswith(b"}\n")
+    fields: dict[str, Any] = json.loads(line)
+    del fields["op"], fields["id"]
+    return fields
+
+
+def test_an_attach_says_only_what_was_said() -> None:
+    assert sent(holding.attach("a")) == {"agent_id": "a"}
+    command = {"argv": ["x"], "cwd": "/", "env": {}}
+    request = holding.attach("a", kind="k", command=command, take_over=True, uid=0)
+    assert sent(request) == {
+        "agent_id": "a",
+        "kind": "k",
+        "command": command,
+        "take_over": True,
+        "uid": 0,
+    }
+
+
+def test_a_detach_says_when_it_is_due() -> None:
+    assert sent(holding.detach("a", 3)) == {"agent_id": "a", "epoch": 3}
+    wake_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    request = holding.detach("a", 3, wake_at=wake_at, wait_for=["go"], seen_sequence=0)
+    assert sent(request) == {
+        "agent_id": "a",
+        "epoch": 3,
+        "wake_at": "2026-01-02T03:04:05.000000Z",
+        "wait_for": ["go"],
+        "seen_sequence": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ({"rerun": True}, {"rerun": True}),
+        ({"result": None}, {"result": None}),
+        ({"result": False}, {"result": False}),
+        ({"error": {"type": "E", "message": "m"}}, {"error": {"type": "E", "message": "m"}}),
+    ],
+    ids=["rerun", "no result", "false", "error"],
+)
+def test_a_persons_word_is_sent_as_it_is(word: Any, expected: Any) -> None:
+    assert sent(holding.decide("a", "pay", **word)) == {"agent_id": "a", "step": "pay", **expected}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{}, {"rerun": True, "result": 1}, {"result": None, "error": {}}],
+    ids=["none", "two", "two of nothing"],
+)
+def test_a_person_has_one_word(words: Any) -> None:
+    with pytest.raises(InvalidError, match="one of"):
+        holding.decide("a", "pay", **words)
+
+
+def test_a_fork_names_the_new_agent() -> None:
+    request = holding.fork("a", at_sequence=3, new_agent_id="b")
+    assert sent(request) == {"agent_id": "a", "at_sequence": 3, "as": "b"}
+
+
+def test_what_would_be_refused_because_of_itself_is_not_repeated() -> None:
+    """When the answer was lost; the others find the same agent or know the same key."""
+    steering = [
+        holding.steer(op, "a", reason=None, uid=None) for op in ("resume", "park", "cancel")
+    ]
+    once = [
+        *steering,
+        holding.decide("a", "pay", rerun=True),
+        holding.fork("a", at_sequence=0, new_agent_id="b"),
+    ]
+    assert not any(request.may_repeat for request in once)
+    again = [
+        holding.attach("a"),
+        holding.detach("a", 1),
+        holding.signal("a", "go", None, key="k"),
+    ]
+    assert all(request.may_repeat for request in again)
+
+
+def entries(start: int, end: int) -> list[dict[str, Any]]:
+    return [{"sequence": number} for number in range(start, end)]
+
+
+def play(pages: holding.HistoryPages, stored: int, ends: list[int]) -> int:
+    """Answer all that *pages* asks; a page that reaches over one of *ends* stops there."""
+    asked = 0
+    while pieces := pages.next_requests():
+        for request in pieces:
+            asked += 1
+            start = sent(request)["from_sequence"]
+            end = min([start + sent(request)["limit"], stored, *(e for e in ends if e > start)])
+            request.parse(
+                {
+                    "entries": entries(start, max(start, end)),
+                    "next_sequence": max(start, end),
+                    "more": end < stored,
+                }
+            )
+    return asked
+
+
+@pytest.mark.parametrize("until", [0, 2500, 9000], ids=["unknown", "too few", "all"])
+@pytest.mark.parametrize("ends", [[], [1], [1500], [999, 1000, 1001, 4321]], ids=str)
+def test_all_entries_are_taken_once_and_in_order(until: int, ends: list[int]) -> None:
+    taken: list[Any] = []
+    play(holding.HistoryPages("a", 0, taken.extend, until=until), 9000, ends)
+    assert taken == entries(0, 9000)
+
+
+def test_several_pages_are_asked_for_at_once() -> None:
+    pages = holding.HistoryPages("a", 0, lambda _: None, until=9000)
+    assert len(pages.next_requests()) == holding.PAGES_AHEAD
+    assert play(holding.HistoryPages("a", 0, lambda _: None, until=9000), 9000, []) == 9
+
+
+def test_a_page_that_says_more_and_brings_nothing_is_an_error() -> None:
+    pages = holding.HistoryPages("a", 0, lambda _: None)
+    (request,) = pages.next_requests()
+    with pytest.raises(ValueError, match="empty page"):
+        request.parse({"entries": [], "next_sequence": 0, "more": True})
