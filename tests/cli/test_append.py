@@ -302,3 +302,17 @@ def test_arrays_are_taken_apart_too() -> None:
     assert object_members('{"n":' + "9" * 6000 + "}")["n"].text == "9" * 6000
     with pytest.raises(MalformedError, match="not a JSON array"):
         array_items("{}")
+
+
+@pytest.mark.parametrize("stdin", [None, '{"Noted": 1}\n'], ids=str)
+def test_a_program_under_run_appends_with_its_epoch(
+    fake: FakeDaemon, ask: Run, monkeypatch: pytest.MonkeyPatch, stdin: str | None
+) -> None:
+    """To an agent that is attached nobody else may append; what ``run`` started may."""
+    fake.on("append", {"sequence": 1, "position": 2})
+    monkeypatch.setenv("AGENT_JOURNAL_AGENT_ID", "mine")
+    monkeypatch.setenv("AGENT_JOURNAL_EPOCH", "7")
+    event = '{"Noted": 1}' if stdin is None else "-"
+    for agent, options in (("mine", []), ("mine", ["--epoch", "9"]), ("other", [])):
+        assert ask("append", agent, event, *options, stdin=stdin or "").code == 0
+    assert [request.get("epoch") for request in fake.of("append")] == [7, 9, None]

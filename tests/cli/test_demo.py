@@ -57,7 +57,11 @@ def pids(text: str) -> list[int]:
 
 def test_the_demo_loses_nothing_and_leaves_nothing(stage: Path, project: Path) -> None:
     done = subprocess.run(
-        [*DEMO, "--dir", str(project)], capture_output=True, text=True, check=False
+        [*DEMO, "--dir", str(project)],
+        env={**os.environ, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
     assert done.returncode == 0
@@ -67,17 +71,27 @@ def test_the_demo_loses_nothing_and_leaves_nothing(stage: Path, project: Path) -
     assert verdict[1] == verdict[2]
     assert int(verdict[1].replace(",", "")) > 23
     timeline = out[out.index("SEQ") : out.index("its answer")]
-    events = re.findall(r"^ *(\d+)  \S+ +(\d+)  (\w+)", timeline, re.MULTILINE)
-    assert [int(sequence) for sequence, _, _ in events] == list(range(len(events)))
-    assert events[0][2] == "Started"
-    assert events[-1][2] == "Terminated"
-    killed = timeline.index("killed (SIGKILL)")
-    restarted = timeline.index("started ─")
-    before, after = timeline[:killed], timeline[restarted:]
-    assert "PolicyEvaluated" in before
+    before, killed, rest = timeline.partition("killed (SIGKILL)")
+    outage, restarted, after = rest.partition("started ─")
+    assert killed
+    assert restarted
+    assert outage.count("killed (SIGKILL)") == 1  # the agent's, and the daemon's
+    steps = re.compile(r"^ *\d+  \S+ +\d+  (\S+) (\S+) +(done|interrupted)(.*)", re.MULTILINE)
+    cut_off = steps.findall(before).pop()
+    assert cut_off[:3] == ("call:3a", "read_head", "interrupted")
+    assert all("  in 2  " in line for *_, line in steps.findall(before)[:-1])
+    assert "attempt 2: launched by the daemon" in after
+    again = steps.findall(after)
+    assert again[0][:3] == ("call:3a", "read_head", "done")
+    assert not any("  in 2  " in line for *_, line in again)
     assert "Terminated" not in before
     assert "Terminated" in after
-    assert "1 denied: write_file" in timeline
+    assert "1 denied: write_file" in after
+    executed = len(steps.findall(before)) - 1
+    assert f"attempt 1 executed {executed} steps; attempt 2 was handed {executed} of them" in out
+    total = executed + len(again)
+    effects = f"effects outside the journal: {total} steps, {total} done exactly once, 0 doubled"
+    assert effects in out
     assert "its answer: 3 files with 63 bytes, 2 of them .py." in out
     assert list(stage.iterdir()) == []
     assert sorted(path.name for path in project.iterdir()) == ["a.py", "b.py", "c.md"]
@@ -91,7 +105,12 @@ def test_the_demo_for_programs(stage: Path, project: Path, run: Run) -> None:
     [verdict] = result.objects
     assert verdict["is_good"] is True
     assert verdict["acknowledged"] == verdict["found"] > 23
-    assert verdict["agents"] == 5
+    assert verdict["writers"] == 4
+    resume = verdict["resume"]
+    assert resume["steps"] == resume["once"] == resume["executed_before"] + resume["executed_after"]
+    assert resume["replayed"] == resume["executed_before"] > 0
+    assert (resume["in_flight"], resume["attempts"], resume["was_launched"]) == (1, 2, True)
+    assert resume["doubled"] == resume["missing"] == resume["run_again"] == 0
     assert verdict["in_flight"] >= verdict["in_flight_recorded_before"]
     assert verdict["outage"]["restarted_us"] > verdict["outage"]["killed_us"]
     assert list(stage.iterdir()) == []
@@ -107,6 +126,7 @@ def test_a_kept_journal_can_be_looked_at(stage: Path, project: Path, run: Run) -
         assert journal.describe("demo-agent").state == "completed"
     assert entries[-1].name == "Terminated"
     assert f"{len(entries) - 1:>3}  " in result.out
+    assert (kept / "outside.ndjson").exists()
 
 
 @contextlib.contextmanager
@@ -128,6 +148,7 @@ def started_demo(project: Path) -> Iterator[subprocess.Popen[str]]:
         (signal.SIGINT, "daemon killed"),
         (signal.SIGTERM, "daemon restarted"),
         (signal.SIGHUP, "agent started"),
+        (signal.SIGINT, "agent resumed"),
     ],
     ids=str,
 )
@@ -192,6 +213,20 @@ def test_a_daemon_that_forgets_is_found_out(
     assert verdict is not None
     acknowledged, found, _ = (int(number.replace(",", "")) for number in verdict.groups())
     assert found < acknowledged
+
+
+def test_an_agent_that_forgets_its_keys_is_found_out(
+    stage: Path, project: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count is no text: where the outside forgets what was done, a step is done twice."""
+    forget = (
+        '[ "$2" = agent_journal ] && f=$(dirname "$4")/outside.ndjson && [ -e "$f" ]'
+        ' && sed -i \'/done.*call:3a/s/"key": "/&x/\' "$f"'
+    )
+    pretend_to_be_python(monkeypatch, project, forget)
+    result = run("demo", "--dir", str(project))
+    assert result.code == 1
+    assert re.search(r"(\d+) steps, \d+ done exactly once, 1 doubled, 0 missing", result.out)
 
 
 def test_an_agent_that_fails_is_told(

@@ -6,14 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent_journal.cli import demo_tools
-from agent_journal.cli.demo_agent import Agent, Policy
+from agent_journal.cli import demo_agent, demo_tools
+from agent_journal.cli.demo_agent import Policy
 from agent_journal.cli.demo_ledger import (
     Acknowledgement,
     Ledger,
@@ -22,10 +22,14 @@ from agent_journal.cli.demo_ledger import (
     read_ledger,
 )
 from agent_journal.cli.demo_model import Action, Observation, decide
+from agent_journal.cli.demo_outside import Outside, judge, read_outside
 from agent_journal.cli.demo_report import Outage, Report
 from agent_journal.cli.demo_tools import ToolError, Workspace
-from agent_journal.client import Entry
+from agent_journal.cli.timeline import tell
+from agent_journal.client import Entry, connect
+from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import FakeDaemon, agent
+from cli.stories import BEGIN, Story, wire
 
 
 def known(agent_id: str, sequence: int, **fields: Any) -> Acknowledgement:
@@ -142,69 +146,159 @@ def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_ledger(path) == [*LEDGER, LEDGER[0]]
 
 
+KILLED_US = int((BEGIN + timedelta(seconds=5.5)).timestamp() * 1e6)
 OUTAGE = Outage(
+    agent_pid=3,
     killed_pid=1,
-    killed_us=1_767_312_000_500_000,
+    killed_us=KILLED_US,
     killed_at=2.2,
     restarted_pid=2,
-    restarted_us=1_767_312_001_500_000,
+    restarted_us=KILLED_US + 200_000,
     restarted_at=2.4,
 )
 
 
-def serve(fake: FakeDaemon, entries: Sequence[Entry]) -> None:
-    """Let the fake daemon hold *entries* of the demo's agent."""
-    lines = [
-        {
-            "sequence": e.sequence,
-            "position": e.position,
-            "agent_id": e.agent_id,
-            "iteration": e.iteration,
-            "event": e.event,
-            "timestamp": e.timestamp.isoformat(),
-        }
-        for e in entries
+def serve(fake: FakeDaemon, story: Story, entries: Sequence[Entry]) -> None:
+    """Let the fake daemon hold *story* of the demo's agent and *entries* of a writer."""
+    written = wire(entries)
+    told = wire(story.entries)
+    fake.on("agents", {"agents": [agent("demo-agent"), agent("demo-writer-1")], "more": False})
+
+    def read(request: dict[str, Any]) -> dict[str, Any]:
+        found = told if request["agent_id"] == "demo-agent" else written
+        return {"entries": found, "next_sequence": len(found), "more": False}
+
+    fake.on("read", read)
+
+
+def resumed() -> Story:
+    """Two steps, a third that a kill cut off, and an attempt that goes on."""
+    story = Story().attempt(1).step("one").step("two").began("three", "idempotent").ended(1)
+    return story.attempt(2, launched=True).step("three").step("four").add("Terminated", result="42")
+
+
+def seen_outside(*lines: str) -> list[dict[str, Any]]:
+    """Return what the outside has seen: ``asked one 1`` for step one in attempt 1."""
+    words = [line.split() for line in lines]
+    return [
+        {"what": what, "step": step, "key": f"i-{step}", "attempt": int(attempt), "pid": 1}
+        for what, step, attempt in words
     ]
-    fake.on("agents", {"agents": [agent("demo-agent")], "more": False})
-    fake.on("read", {"entries": lines, "next_sequence": len(lines), "more": False})
+
+
+ALL_DONE = [
+    *("asked one 1", "done one 1", "asked two 1", "done two 1", "asked three 1", "done three 1"),
+    *("asked three 2", "asked four 2", "done four 2"),
+]
+
+
+def test_steps_that_were_done_once_are_good() -> None:
+    verdict = judge(tell(resumed().entries, is_owned=False), seen_outside(*ALL_DONE))
+    assert verdict.is_good
+    assert (verdict.steps, verdict.once, verdict.in_flight) == (4, 4, 1)
+    assert (verdict.executed_before, verdict.replayed, verdict.executed_after) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ([*ALL_DONE, "done three 2"], {"doubled": 1, "once": 3}),
+        ([line for line in ALL_DONE if line != "done two 1"], {"missing": 1, "once": 3}),
+        ([*ALL_DONE, "asked one 2"], {"run_again": 1}),
+        ([*ALL_DONE, "asked five 2", "done five 2"], {"unrecorded": 1}),
+        ([], {"missing": 4, "once": 0}),
+    ],
+    ids=str,
+)
+def test_what_was_not_done_once_is_seen(lines: list[str], wrong: dict[str, int]) -> None:
+    verdict = judge(tell(resumed().entries, is_owned=False), seen_outside(*lines))
+    assert not verdict.is_good
+    assert {name: getattr(verdict, name) for name in wrong} == wrong
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        Story().attempt(1).step("one").step("two"),
+        Story().attempt(1).step("one").began("two").ended(1).attempt(2).step("two"),
+        Story().attempt(1).began("one").ended(1).attempt(2, launched=True).step("one").step("two"),
+    ],
+    ids=["no second attempt", "not by the daemon", "nothing to replay"],
+)
+def test_a_play_in_which_nothing_was_resumed_proves_nothing(story: Story) -> None:
+    lines = seen_outside("asked one 1", "done one 1", "asked two 1", "done two 1")
+    assert not judge(tell(story.entries, is_owned=False), lines).is_good
+
+
+def test_an_effect_is_done_once_for_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "outside"
+    with Outside(path, attempt=1) as outside:
+        assert outside.do("one", "k", lambda: {"result": 1}) == ({"result": 1}, True)
+    with path.open("ab") as file:
+        file.write(b'{"what": "done", "step": "cut off by a k')
+    path.write_bytes(path.read_bytes()[: path.read_bytes().rindex(b"{")])
+    with Outside(path, attempt=2) as outside:
+        assert outside.do("one", "k", lambda: {"result": 2}) == ({"result": 1}, False)
+        assert outside.do("two", "other", lambda: {"result": 3}) == ({"result": 3}, True)
+    lines = read_outside(path)
+    assert [(line["what"], line["step"], line["attempt"]) for line in lines] == [
+        ("asked", "one", 1),
+        ("done", "one", 1),
+        ("asked", "one", 2),
+        ("asked", "two", 2),
+        ("done", "two", 2),
+    ]
+
+
+def test_a_line_that_a_kill_cut_off_did_not_happen(tmp_path: Path) -> None:
+    path = tmp_path / "outside"
+    path.write_bytes(b'{"what": "asked"}\n{"what": "do')
+    assert read_outside(path) == [{"what": "asked"}]
+    assert read_outside(tmp_path / "none") == []
 
 
 @pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    path = tmp_path / "agent.ledger"
-    with Ledger(path) as ledger:
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a writer's ledger, and what the outside has seen."""
+    ledger_file = tmp_path / "writers.ledger"
+    with Ledger(ledger_file) as ledger:
         for sequence in range(4):
-            ledger.write(known("demo-agent", sequence, duplicate=sequence == 2))
-    return path
+            ledger.write(known("demo-writer-1", sequence, duplicate=sequence == 2))
+    outside = tmp_path / "outside.ndjson"
+    outside.write_text("".join(json.dumps(line) + "\n" for line in seen_outside(*ALL_DONE)))
+    return ledger_file, outside
 
 
 def entries_of(path: Path) -> list[Entry]:
-    moments = [datetime(2026, 1, 2, 0, 0, second, tzinfo=UTC) for second in range(4)]
-    acknowledged = zip(read_ledger(path), moments, strict=True)
-    return [recorded(known, timestamp=moment) for known, moment in acknowledged]
+    return [recorded(acknowledged) for acknowledged in read_ledger(path)]
 
 
-def test_the_report_of_a_whole_journal(
-    fake: FakeDaemon, ledger_file: Path, capsys: pytest.CaptureFixture[str]
+def test_the_report_of_a_whole_play(
+    fake: FakeDaemon, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve(fake, entries_of(ledger_file))
-    report = Report(fake.path, [ledger_file], OUTAGE)
+    serve(fake, resumed(), entries_of(files[0]))
+    report = Report(fake.path, *files, OUTAGE)
     report.print()
     out = capsys.readouterr().out
     assert report.is_good
-    assert "1 agent: 4 acknowledged, 4 found, 0 lost, 0 doubled" in out
-    assert "1 append was unanswered at the kill" in out
-    assert "1 had been recorded already, 0 had not" in out
-    # The entry of second 1 lies between the kill and the restart.
-    order = [line.split()[0] for line in out.splitlines()[3:9]]
-    assert order == ["0", "──", "1", "──", "2", "3"]
+    assert out.splitlines()[-4:] == [
+        "in flight at the kill: 1 step, asked for again with the same idempotency key",
+        "effects outside the journal: 4 steps, 4 done exactly once, 0 doubled, 0 missing",
+        "writers: 1 append was unanswered at the kill and repeated; 1 had been recorded, 0 had not",
+        "all 1 writers: 4 acknowledged, 4 found, 0 lost, 0 doubled",
+    ]
+    assert "attempt 1 executed 2 steps; attempt 2 was handed 2 of them back and executed 2" in out
+    assert "its answer: 42" in out
+    # The kill and the restart stand between the entries of their seconds.
+    order = [line.split()[0] for line in out.splitlines()[3:15]]
+    assert order == [*("──", "1", "3", "5"), *("──", "──", "──"), *("──", "──", "8", "10", "12")]
 
 
-def test_the_report_of_a_journal_that_lost_an_entry(
-    fake: FakeDaemon, ledger_file: Path, capsys: pytest.CaptureFixture[str]
+def test_the_report_of_a_play_in_which_something_was_lost(
+    fake: FakeDaemon, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve(fake, entries_of(ledger_file)[:3])
-    report = Report(fake.path, [ledger_file], OUTAGE)
+    serve(fake, resumed(), entries_of(files[0])[:3])
+    report = Report(fake.path, *files, OUTAGE)
     report.print()
     report.print_json()
     out = capsys.readouterr().out
@@ -212,16 +306,29 @@ def test_the_report_of_a_journal_that_lost_an_entry(
     assert "4 acknowledged, 3 found, 1 lost, 0 doubled" in out
     verdict = json.loads(out.splitlines()[-1])
     assert verdict["lost"] == 1
+    assert verdict["resume"]["once"] == 4
     assert verdict["is_good"] is False
 
 
-def test_the_report_shows_rules_behind_the_last_entry_too(
-    fake: FakeDaemon, ledger_file: Path, capsys: pytest.CaptureFixture[str]
+def test_the_report_of_a_play_in_which_a_step_was_done_twice(
+    fake: FakeDaemon, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve(fake, entries_of(ledger_file)[:1])
-    Report(fake.path, [ledger_file], OUTAGE).print()
-    out = capsys.readouterr().out
-    assert out.count("── ") == 2
+    with files[1].open("a") as outside:
+        outside.write(json.dumps(seen_outside("done one 2")[0]) + "\n")
+    serve(fake, resumed(), entries_of(files[0]))
+    report = Report(fake.path, *files, OUTAGE)
+    report.print()
+    assert not report.is_good
+    assert "4 steps, 3 done exactly once, 1 doubled, 0 missing" in capsys.readouterr().out
+
+
+def test_the_report_shows_rules_behind_the_last_entry_too(
+    fake: FakeDaemon, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    story = Story().attempt(1)
+    serve(fake, story, [])
+    Report(fake.path, *files, OUTAGE).print()
+    assert capsys.readouterr().out.count("── ") == 4
 
 
 @pytest.fixture
@@ -340,17 +447,6 @@ def test_the_model_depends_on_nothing_but_what_it_observed() -> None:
     ]
 
 
-class Notebook:
-    """Stands in for the journal: the agent's events in memory."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[int, dict[str, Any]]] = []
-
-    def record(self, iteration: int, event: dict[str, Any]) -> Acknowledgement:
-        self.entries.append((iteration, event))
-        return known("demo-agent", len(self.entries) - 1)
-
-
 @pytest.mark.parametrize("is_empty", [False, True], ids=["project", "empty"])
 def test_the_loop_goes_through_its_phases_to_an_answer(
     project: Path,
@@ -359,18 +455,25 @@ def test_the_loop_goes_through_its_phases_to_an_answer(
 ) -> None:
     root = tmp_path / "empty" if is_empty else project
     root.mkdir(exist_ok=True)
-    notebook = Notebook()
-    Agent(notebook, Workspace(root), think_s=0).run(root)  # type: ignore[arg-type]
-    names = [next(iter(event)) for _, event in notebook.entries]
-    phases = ["ReasoningComplete", "PolicyEvaluated", "ToolsDispatched", "ObservationsCollected"]
-    rounds = notebook.entries[-1][0] - 1
-    assert rounds == 5
-    assert names == ["Started", *phases * rounds, "ReasoningComplete", "Terminated"]
-    denied = [e["PolicyEvaluated"]["denied"] for _, e in notebook.entries if "PolicyEvaluated" in e]
-    assert [item["tool"] for items in denied for item in items] == ["write_file"]
-    terminated = notebook.entries[-1][1]["Terminated"]
-    assert terminated["reason"] == "Completed"
-    assert ("4 files" in terminated["answer"]) is not is_empty
-    assert "SUMMARY.md was not written" in terminated["answer"]
+    outside = tmp_path / "outside"
+    arguments = ["--outside", str(outside), "--directory", str(root)]
+    with RunningDaemon(config="[resume]\nenabled = false\n") as daemon:
+        assert demo_agent.main(["--socket", str(daemon.socket), *arguments]) == 0
+        with connect(daemon.socket) as journal:
+            timeline = tell(journal.read("demo-agent"), is_owned=False)
+            assert journal.describe("demo-agent").state == "completed"
+    thoughts = [run for run in timeline.runs if run.name == "model"]
+    assert [run.iteration for run in thoughts] == [1, 2, 3, 4, 5, 6]
+    assert {*timeline.count()} <= {"done", "failed"}
+    assert sum(timeline.tokens()) > 0
+    moments = [moment.name for moment in timeline.moments]
+    assert moments == ["Started", *["PolicyEvaluated"] * 5, "Terminated"]
+    policies: Any = [m.payload for m in timeline.moments if m.name == "PolicyEvaluated"]
+    assert [d["tool"] for policy in policies for d in policy["denied"]] == ["write_file"]
+    terminated: Any = timeline.last_moment("Terminated")
+    assert terminated.payload["reason"] == "Completed"
+    assert ("4 files" in terminated.payload["result"]) is not is_empty
+    assert "SUMMARY.md was not written" in terminated.payload["result"]
     assert not (root / "SUMMARY.md").exists()
-    assert json.dumps([event for _, event in notebook.entries]).encode()
+    done = [line["step"] for line in read_outside(outside) if line["what"] == "done"]
+    assert done == [run.key for run in timeline.runs]

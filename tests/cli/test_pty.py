@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from agent_journal.cli.terminal import width_of
 from cli.fake_daemon import FakeDaemon, agent, entry
+from cli.stories import killed_twice, page
 
 CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
@@ -77,6 +79,23 @@ def test_lines_fit_and_are_coloured(filled: FakeDaemon, command: str) -> None:
         assert width_of(plain) <= 80 or command.startswith("tail")
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", ["show", "why"])
+def test_a_story_fits_and_is_coloured(filled: FakeDaemon, command: str, columns: int) -> None:
+    stderr = "long last words \x1b[2J" * 20
+    story = killed_twice().add("Noted", text="x" * 300).add("Parked", reason="no", stderr=stderr)
+    filled.on("read", page(story))
+    filled.on("describe", {"agent": agent("a", state="parked", reason="because " * 30)})
+    lines = on_a_terminal("-s", str(filled.path), command, "a", columns=columns)
+    assert any("\x1b[" in line for line in lines)
+    for line in lines:
+        plain = PAINT.sub("", line)
+        assert "\x1b" not in plain
+        # What is to be typed or searched for is not cut.
+        is_whole = plain.startswith(("try:", "a is")) or (command, plain[:2]) == ("why", "  ")
+        assert width_of(plain) <= columns or is_whole
+
+
 def test_states_and_events_have_their_colours(filled: FakeDaemon) -> None:
     agents = "\n".join(on_a_terminal("-s", str(filled.path), "agents", columns=120))
     assert "\x1b[1;31mparked\x1b[0m" in agents
@@ -92,6 +111,17 @@ def test_no_color_is_obeyed(filled: FakeDaemon) -> None:
         lines = on_a_terminal("-s", str(filled.path), *command, NO_COLOR="1")
         assert len(lines) >= 3
         assert not any("\x1b" in line for line in lines)
+
+
+def test_json_cannot_harm_the_terminal(filled: FakeDaemon) -> None:
+    r"""Invariant: no control character reaches the screen; in JSON it is its ``\u`` escape."""
+    filled.encode = lambda reply: json.dumps(reply, ensure_ascii=False).replace(
+        "世界", "\x9b31m\x7f"
+    )
+    for command in (["read", "a"], ["call", '{"op": "read", "agent_id": "a"}']):
+        shown = "\n".join(on_a_terminal("-s", str(filled.path), *command, "--json"))
+        assert "\\u009b31m\\u007f" in shown
+        assert not {"\x1b", "\x9b", "\x7f"} & set(shown)
 
 
 def test_json_is_not_coloured(filled: FakeDaemon) -> None:

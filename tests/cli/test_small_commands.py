@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from agent_journal.cli.raw_json import indented
 from cli.fake_daemon import FakeDaemon, Run, refused
 
 
@@ -56,7 +57,6 @@ def test_call_prints_the_reply_of_a_refusal_too(fake: FakeDaemon, ask: Run) -> N
         ("ping", "not JSON"),
         ('["ping"]', "an array"),
         ("{}", "op"),
-        ('{"op": "tail"}', "many"),
         ('{"op": 1}', "op"),
     ],
 )
@@ -68,6 +68,48 @@ def test_call_of_what_is_no_request(
     assert problem in result.what
     assert result.out == ""
     assert fake.requests == []
+
+
+def test_call_passes_request_and_reply_on_byte_for_byte(fake: FakeDaemon, ask: Run) -> None:
+    lines: list[str] = []
+    fake.received = lines.append
+    fake.encode = lambda reply: json.dumps(reply).replace('"value"', r'[1.10,1e400,"\u00e9"]')
+    fake.on("append", {"sequence": "value"})
+    result = ask("call", '{"op":"append",\n "id":1.50,"agent_id":"a","event":{"X":[1.10,1e400]}}')
+    assert result.out == r'{"id":1.50,"ok":true,"sequence":[1.10,1e400,"\u00e9"]}' + "\n"
+    assert '"event":{"X":[1.10,1e400]}}' in lines[0]
+
+
+def test_call_prints_all_lines_of_a_tail(fake: FakeDaemon, ask: Run) -> None:
+    fake.on("tail", [{"entry": {"n": 1}}, {"position": 9}])
+    result = ask("call", '{"op": "tail", "id": "t", "follow": false, "last": 2}')
+    assert result.code == 0
+    assert result.objects == [
+        {"id": "t", "entry": {"n": 1}},
+        {"id": "t", "ok": True, "position": 9},
+    ]
+    assert fake.of("tail") == [{"op": "tail", "follow": False, "last": 2}]
+
+
+def test_call_of_a_refused_tail(fake: FakeDaemon, ask: Run) -> None:
+    fake.on("tail", refused("not_found", "there is no agent a"))
+    result = ask("call", '{"op": "tail", "agent_id": "a"}')
+    assert result.code == 4
+    assert result.objects[0]["ok"] is False
+
+
+def test_call_of_close_prints_its_reply(fake: FakeDaemon, ask: Run) -> None:
+    fake.on("close", {})
+    assert ask("call", '{"op": "close", "id": 1}').objects == [{"id": 1, "ok": True}]
+
+
+def test_a_reply_over_several_lines_keeps_its_values() -> None:
+    """On a terminal a reply is laid out, and nothing else of it is changed."""
+    text = r'{"a":[],"b":{},"c":[1.10,{"x":"{\",["}],"d":null}'
+    laid_out = indented(text)
+    assert laid_out == json.dumps(json.loads(text), indent=2).replace("1.1", "1.10")
+    assert json.loads(laid_out) == json.loads(text)
+    assert indented("7") == "7"
 
 
 def test_call_without_a_daemon_prints_no_reply(run: Run) -> None:

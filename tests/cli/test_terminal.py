@@ -17,6 +17,7 @@ from agent_journal.cli.terminal import (
     Rule,
     Table,
     Terminal,
+    Wide,
     cut,
     harmless,
     harmless_json,
@@ -160,3 +161,19 @@ def test_a_terminal_that_does_not_tell_its_width_has_80_columns() -> None:
     assert Terminal(Screen(), {"COLUMNS": "132"}).width == 132
     assert Terminal(Screen(), {"COLUMNS": "wide"}).width == 80
     assert Terminal(io.StringIO(), {}).width is None
+
+
+def test_a_wide_row_takes_the_place_of_the_columns_behind_its_cells() -> None:
+    columns = (Column(title="A", right=True), Column(title="B", optional=True), Column(title="C"))
+    rows = [Wide(("1",), "a text \x1b[2J that is wide"), ("20", "", "c"), Wide(("300",), "")]
+    out = io.StringIO()
+    assert Table(Terminal(out, {"COLUMNS": "40"}), columns).print(rows) == 3
+    assert out.getvalue().splitlines() == [
+        "  A  C",
+        "  1  a text \\x1b[2J that is wide",
+        " 20  c",
+        "300",
+    ]
+    out = io.StringIO()
+    Table(Terminal(out, {"COLUMNS": "40"}), columns).row(Wide(("1",), "x" * 99))
+    assert out.getvalue().splitlines()[1] == "1  " + "x" * 36 + "…"

@@ -23,17 +23,29 @@ from .failures import CommandError, ExitCode, Failure, failure_of
 from .terminal import Terminal, harmless
 
 COMMANDS: Final[dict[str, str]] = {
-    "demo": "see an agent's loop journaled, the daemon killed, and nothing lost",
+    "demo": "see agent and daemon killed, the agent resumed, nothing lost or done twice",
+    "run": "run a program as an agent: it is started again when it crashes",
     "append": "record an event, or a stream of them from standard input",
     "read": "show what an agent recorded",
+    "show": "show an agent's story: attempts, steps, what was replayed",
+    "why": "say why an agent is not running, and what to do",
     "agents": "list your agents",
     "describe": "show what is known of one agent",
+    "signal": "send an agent a signal that it waits for",
+    "decide": "say what became of a step in doubt",
+    "resume": "start an agent again, also a parked one",
+    "park": "keep an agent from being resumed",
+    "cancel": "end an agent for good",
+    "fork": "make a new agent of another's first entries",
+    "verify-replay": "see whether changed code still fits what an agent recorded",
     "compact": "remove the entries of a finished agent",
     "tail": "show entries as they are recorded",
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
 }
+
+WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
@@ -42,6 +54,9 @@ HELP_WIDTH: Final = 90
 EPILOG: Final = """\
 examples:
   agent-journal demo
+  agent-journal run -- ./nightly.sh              # resumed when it crashes, or the host does
+  agent-journal show report-42
+  agent-journal why report-42                    # why it does not run, and what to type
   agent-journal append report-42 '{"Started": {"goal": "write the report"}}'
   agent-journal read report-42
   agent-journal tail --json | jq .event
@@ -49,7 +64,7 @@ examples:
 The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else
 $XDG_RUNTIME_DIR/agent-journal/journal.sock, else /run/agent-journal/journal.sock.
 
-exit codes:
+exit codes (run has its program's own, 128+n for signal n, 126 and 127 as a shell):
   0 ok   1 failed   2 usage   3 daemon not running   4 no such agent
   5 refused (a conflict, a finished or unfinished agent, not allowed)
   6 the journal is damaged   75 try again   78 bad configuration
@@ -103,13 +118,16 @@ def _run(argv: list[str]) -> int:
     if misspelt := _unknown_command(argv):
         _print_failure(misspelt)
         return ExitCode.USAGE
+    ours, program = _split(argv)
     try:
-        arguments = _parser(argv).parse_args(argv)
+        arguments = _parser(ours).parse_args(ours)
     except SystemExit as finished:  # --help, --version, and errors already printed
         return finished.code if isinstance(finished.code, int) else ExitCode.OK
     if arguments.command is None:
         _parser(argv).print_help(sys.stderr)
         return ExitCode.USAGE
+    if program is not None:
+        arguments.argv = program
     try:
         return _command(arguments.command).run(arguments)
     except BrokenPipeError:
@@ -177,14 +195,29 @@ def _seconds(text: str) -> float:
 
 
 def _command(name: str) -> Command:
-    return cast("Command", importlib.import_module(f".{name}", __package__))
+    return cast("Command", importlib.import_module(f".{name.replace('-', '_')}", __package__))
+
+
+def _first_word(argv: Sequence[str]) -> str | None:
+    values = {at + 1 for at, word in enumerate(argv) if word in {"-s", "--socket", "--wait"}}
+    words = (w for at, w in enumerate(argv) if at not in values and not w.startswith("-"))
+    return next(words, None)
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """Return our own arguments and, where a program's stand behind ``--``, those.
+
+    Left to argparse, a program's options would be taken for ours, or ours for its.
+    """
+    if _first_word(argv) not in WITH_PROGRAM or "--" not in argv:
+        return argv, None
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
 
 
 def _unknown_command(argv: Sequence[str]) -> Failure | None:
     """Return what to say when the first word is no command; argparse would list them all."""
-    values = {at + 1 for at, word in enumerate(argv) if word in {"-s", "--socket", "--wait"}}
-    words = (w for at, w in enumerate(argv) if at not in values and not w.startswith("-"))
-    word = next(words, None)
+    word = _first_word(argv)
     if word is None or word in COMMANDS:
         return None
     nearest = difflib.get_close_matches(word, COMMANDS, n=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Final
 
@@ -31,6 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expected-sequence", type=natural, metavar="N", help="refuse any other place than this"
     )
+    parser.add_argument(
+        "--epoch", type=natural, metavar="N", help="of the attempt that writes (default: run's)"
+    )
     parser.add_argument("--timestamp", metavar="RFC3339", help="when it happened (default: now)")
     parser.add_argument("--uid", type=natural, help="write into another user's namespace (admins)")
 
@@ -50,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             iteration=arguments.iteration or 0,
             key=arguments.key,
             expected_sequence=arguments.expected_sequence,
+            epoch=_epoch(arguments),
             timestamp=arguments.timestamp,
             uid=arguments.uid,
         )
@@ -60,6 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         place = f"sequence {appended.sequence:,} (position {appended.position:,})"
         standard_output().line(f"{found} as {place} of {harmless(arguments.agent)}")
     return ExitCode.OK
+
+
+def _epoch(arguments: argparse.Namespace) -> int | None:
+    """Return the epoch: a program under ``run`` may record of its own agent what it likes."""
+    if arguments.epoch is None and arguments.agent == os.environ.get("AGENT_JOURNAL_AGENT_ID"):
+        told = os.environ.get("AGENT_JOURNAL_EPOCH", "")
+        return int(told) if told.isdecimal() else None
+    epoch: int | None = arguments.epoch
+    return epoch
 
 
 def _run_stream(arguments: argparse.Namespace) -> int:
@@ -75,5 +89,11 @@ def _run_stream(arguments: argparse.Namespace) -> int:
 
     agent = None if arguments.agent == "-" else arguments.agent
     with connected(arguments) as journal:
-        stream = AppendStream(journal, agent=agent, uid=arguments.uid, as_json=arguments.json)
+        stream = AppendStream(
+            journal,
+            agent=agent,
+            uid=arguments.uid,
+            epoch=_epoch(arguments),
+            as_json=arguments.json,
+        )
         return stream.run(sys.stdin.buffer)

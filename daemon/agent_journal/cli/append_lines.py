@@ -47,7 +47,9 @@ def line_groups(stream: BinaryIO) -> Iterator[list[bytes]]:
         yield [b"".join(pieces)]
 
 
-def request_of(line: bytes, *, agent: str | None, uid: int | None) -> Request:
+def request_of(
+    line: bytes, *, agent: str | None, uid: int | None, epoch: int | None = None
+) -> Request:
     """Return what *line* asks to record: an event for *agent*, else a whole request.
 
     Raises:
@@ -62,7 +64,7 @@ def request_of(line: bytes, *, agent: str | None, uid: int | None) -> Request:
         raise MalformedError(f"not UTF-8: {error}") from None
     members = object_members(text)
     if agent is not None:
-        return AppendRequest(agent, text, uid=uid)
+        return AppendRequest(agent, text, uid=uid, epoch=epoch)
     if _value(members, "op", "append") != "append":
         raise InvalidError('"op" is not "append"; leave it out', field="op")
     if "agent_id" not in members:

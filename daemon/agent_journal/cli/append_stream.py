@@ -33,11 +33,18 @@ class AppendStream:
     """Sends what a stream holds; one use."""
 
     def __init__(
-        self, journal: Client, *, agent: str | None, uid: int | None, as_json: bool
+        self,
+        journal: Client,
+        *,
+        agent: str | None,
+        uid: int | None,
+        epoch: int | None,
+        as_json: bool,
     ) -> None:
         self._journal = journal
         self._agent = agent
         self._uid = uid
+        self._epoch = epoch
         self._tally = Tally(agent=agent, as_json=as_json)
 
     def run(self, stream: BinaryIO) -> ExitCode:
@@ -56,7 +63,7 @@ class AppendStream:
 
     def _request(self, line: bytes) -> Request | JournalError:
         try:
-            return request_of(line, agent=self._agent, uid=self._uid)
+            return request_of(line, agent=self._agent, uid=self._uid, epoch=self._epoch)
         except JournalError as error:
             return error
 

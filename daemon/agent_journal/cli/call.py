@@ -1,4 +1,8 @@
-"""``agent-journal call``: one raw request, its raw reply; for shells and for bug reports."""
+"""``agent-journal call``: one raw request, its raw reply; for shells and for bug reports.
+
+Both are passed on as they are, byte for byte.  A ``tail`` is answered with many
+lines; with ``follow`` they end with Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,14 @@ from ..errors import JournalError
 from .arguments import json_object
 from .connection import connected
 from .failures import ExitCode, usage_error
-from .output import json_text, print_json
-from .terminal import standard_output
+from .output import print_json
+from .raw_json import indented
+from .terminal import harmless_json, standard_output
 
 EXAMPLES: Final = """\
   agent-journal call '{"op": "hello"}'
   agent-journal call '{"op": "read", "agent_id": "report-42", "limit": 1}'
+  agent-journal call '{"op": "tail", "last": 5, "follow": false}'
   echo '{"op": "ping"}' | agent-journal call -
 """
 
@@ -27,23 +33,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the reply, an error's too (which is then also the exit code)."""
-    text = sys.stdin.buffer.read() if arguments.request == "-" else arguments.request
+    text = arguments.request
+    if text == "-":
+        text = _decoded(sys.stdin.buffer.read())
     request = json_object(text)
     if not isinstance(request.get("op"), str):
         raise usage_error('the request has no "op"', """agent-journal call '{"op": "hello"}'""")
-    if request["op"] == "tail":
-        # Its answer is a stream; one reply of it would be a wrong picture.
-        raise usage_error("call prints one reply, and tail has many", "agent-journal tail --json")
+    from .verbatim import call_lines  # noqa: PLC0415 - imports the client
+
     with connected(arguments) as journal:
         try:
-            reply = journal.call(request)
+            for line in call_lines(journal, text):
+                _print(line, pretty=_is_pretty(arguments))
         except JournalError as error:
             if not _came_from_the_daemon(error):
                 raise
-            _print(_error_reply(request, error), pretty=_is_pretty(arguments))
+            print_json(_error_reply(request, error))
             raise
-    _print(reply, pretty=_is_pretty(arguments))
     return ExitCode.OK
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        hint = "iconv -t UTF-8, if it is text of another encoding"
+        raise usage_error(f"not JSON: {error}", hint) from None
 
 
 def _came_from_the_daemon(error: JournalError) -> bool:
@@ -65,8 +80,15 @@ def _is_pretty(arguments: argparse.Namespace) -> bool:
     return standard_output().is_tty and not arguments.json
 
 
-def _print(reply: dict[str, object], *, pretty: bool) -> None:
+def _print(line: str, *, pretty: bool) -> None:
+    from .verbatim import print_line  # noqa: PLC0415 - imports the client
+
     if pretty:
-        standard_output().line(json_text(reply, indent=2))
+        standard_output().line(_harmless(indented(line)))
     else:
-        print_json(reply)
+        print_line(line)
+    standard_output().flush()  # a stream's lines are read as they come
+
+
+def _harmless(text: str) -> str:
+    return "\n".join(map(harmless_json, text.split("\n")))

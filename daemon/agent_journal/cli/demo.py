@@ -1,29 +1,36 @@
 """``agent-journal demo``: the promise of the journal, kept before one's eyes.
 
 A daemon, an agent that works on real files, and writers that keep the disk
-busy; in the middle the daemon is killed with SIGKILL and started again.  Then
-all that anybody was told is durable is looked for in the journal.  What is
-printed is measured or counted: if an entry were lost, this would say so and
-exit with 1.
+busy.  In the middle of a tool call, whose effect is done and not recorded yet,
+agent and daemon are killed with SIGKILL.  The daemon is started again, and
+nothing else: it finds the agent and resumes it.  Then all that anybody was told
+is durable is looked for in the journal, and what the agent did is counted
+outside of it.  What is printed is measured or counted: if an entry were lost,
+or a step done twice, this would say so and exit with 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from ..client import connect
 from ..clock import Clock
-from .demo_processes import Daemon, Process
+from ..errors import NotFoundError
+from .demo_agent import AGENT_ID
+from .demo_outside import read_outside
+from .demo_processes import Daemon, Process, end_resumed
 from .demo_report import Outage, Report
-from .failures import ExitCode, usage_error
+from .failures import CommandError, ExitCode, usage_error
 from .terminal import harmless, standard_output
 
 EXAMPLES: Final = """\
@@ -35,8 +42,11 @@ EXAMPLES: Final = """\
 WRITERS: Final = 4
 THINK_S: Final = 0.2
 OUTAGE_S: Final = 0.4  # long enough for everybody to notice
-KILL_ITERATION: Final = 3
-KILL_EVENT: Final = "PolicyEvaluated"  # from here on the iteration's tools run
+KILL_TOOL: Final = "read_head"  # its answer is on its way when agent and daemon are killed
+ANSWER_S: Final = 30.0  # how long that answer takes: nobody waits for it
+RESUMED_S_MAX: Final = 30.0
+LOOK_S: Final = 0.01
+ALIVE: Final = "alive"
 SOCKET_BYTES_MAX: Final = 107  # what the kernel takes
 
 
@@ -60,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _interruptible(), _stage(keep=arguments.keep) as stage, Daemon(stage) as daemon:
         play = Play(stage, daemon, is_quiet=arguments.json)
         outage = play.run(directory)
-        report = Report(daemon.socket, play.ledgers, outage)
+        report = Report(daemon.socket, play.ledger, play.outside, outage)
         if arguments.json:
             report.print_json()
         else:
@@ -72,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Play:
-    """Who does what, and when the daemon is killed."""
+    """Who does what, and when agent and daemon are killed."""
 
     def __init__(self, stage: Path, daemon: Daemon, *, is_quiet: bool) -> None:
         self._stage = stage
@@ -80,25 +90,84 @@ class Play:
         self._is_quiet = is_quiet
         self._terminal = standard_output()
         self._clock = Clock()
-        self.ledgers: Final = [stage / "agent.ledger", stage / "writers.ledger"]
+        self.ledger: Final = stage / "writers.ledger"
+        self.outside: Final = stage / "outside.ndjson"
 
     def run(self, directory: Path) -> Outage:
-        """Let the agent work on *directory*, kill the daemon under it, start it again."""
-        outage = None
+        """Let the agent work on *directory*, kill it and the daemon, start the daemon again."""
         answered_s = self._daemon.start()
         self._tell("daemon started", f"pid {self._daemon.pid}, answers after {_ms(answered_s)}")
-        with self._writers() as writers, self._agent(directory) as agent:
+        with self._writers() as writers:
             self._tell("writers started", f"{WRITERS} in pid {writers.pid}, to keep the disk busy")
-            self._tell("agent started", f"pid {agent.pid}, looks at the files of {directory}")
-            for progress in agent.lines():
-                if outage is None and _is_time_to_kill(progress):
-                    outage = self._kill_and_restart()
-            agent.finish()
-            if outage is None:
-                raise agent.failure("ended before the daemon could be killed")
-            self._tell("agent ended", "exit code 0; what happened to the daemon is not in its code")
+            outage = self._first_attempt(directory)
+            self._second_attempt(outage)
             writers.finish()
         return outage
+
+    def _first_attempt(self, directory: Path) -> Outage:
+        with self._agent(directory) as agent:
+            self._tell("agent started", f"pid {agent.pid}, looks at the files of {directory}")
+            for progress in agent.lines():
+                if progress["done"] == KILL_TOOL:
+                    return self._kill_and_restart(agent)
+            agent.finish()
+            raise agent.failure("ended before it could be killed")
+
+    def _kill_and_restart(self, agent: Process) -> Outage:
+        killed_pid = self._daemon.pid
+        killed_us, killed_at = self._clock.wall_us(), self._clock.monotonic()
+        self._daemon.kill()
+        agent.kill()
+        self._tell("agent killed", f"SIGKILL to pid {agent.pid}, amid a call of {KILL_TOOL},")
+        self._tell("", "which has done its work; that was not recorded yet")
+        self._tell("daemon killed", f"SIGKILL to pid {killed_pid}")
+        threading.Event().wait(OUTAGE_S)
+        found = "something" if self._daemon.answers() else "nothing"
+        self._tell("", f"{_ms(self._clock.monotonic() - killed_at)} later {found} answers there")
+        restarted_us, restarted_at = self._clock.wall_us(), self._clock.monotonic()
+        answered_s = self._daemon.start()
+        pid = self._daemon.pid
+        self._tell("daemon restarted", f"pid {pid}, answers after {_ms(answered_s)}")
+        return Outage(
+            agent_pid=agent.pid,
+            killed_pid=killed_pid,
+            killed_us=killed_us,
+            killed_at=killed_at,
+            restarted_pid=pid,
+            restarted_us=restarted_us,
+            restarted_at=restarted_at,
+        )
+
+    def _second_attempt(self, outage: Outage) -> None:
+        """Wait for what the daemon does, by itself."""
+        resumed_pid = None
+        with connect(self._daemon.socket) as journal:
+            while True:
+                try:
+                    agent = journal.describe(AGENT_ID)
+                except NotFoundError:
+                    self._tell("agent lost", "the journal does not know it any more")
+                    return  # the report finds out what else is gone
+                if resumed_pid is None and (resumed_pid := self._resumed_pid()):
+                    seconds = self._clock.monotonic() - outage.restarted_at
+                    self._tell(
+                        "agent resumed",
+                        f"by the daemon, attempt {agent.attempts}, pid {resumed_pid}, "
+                        f"{_ms(seconds)} after its start",
+                    )
+                if agent.is_terminal:
+                    break
+                if self._clock.monotonic() - outage.restarted_at > RESUMED_S_MAX:
+                    hint = "agent-journal demo --keep, and agent-journal why demo-agent"
+                    told = f"{AGENT_ID} is {agent.state} {RESUMED_S_MAX:g} s after the restart"
+                    raise CommandError(told, hint)
+                threading.Event().wait(LOOK_S)
+        self._tell("agent ended", f"{agent.state}; what happened to it is not in its code")
+
+    def _resumed_pid(self) -> int | None:
+        """Return the pid of the second attempt, once it has done anything."""
+        calls = read_outside(self.outside)
+        return next((call["pid"] for call in calls if call["attempt"] > 1), None)
 
     def tell_where(self) -> None:
         """Say where the kept journal is, and how to look at it."""
@@ -109,48 +178,31 @@ class Play:
         self._terminal.line(f"  agent-journal -s {socket} agents")
 
     def _agent(self, directory: Path) -> Process:
-        work = ["--directory", str(directory), "--think-s", str(THINK_S)]
-        arguments = [*self._place(self.ledgers[0]), *work]
+        arguments = [
+            *("--socket", str(self._daemon.socket)),
+            *("--outside", str(self.outside)),
+            *("--directory", str(directory)),
+            *("--alive", str(self._stage / ALIVE)),
+            *("--think-s", str(THINK_S)),
+            *("--slow-tool", KILL_TOOL),
+            *("--slow-s", str(ANSWER_S)),
+        ]
         log = self._stage / "agent.log"
         return Process("the agent", "agent_journal.cli.demo_agent", arguments, log)
 
     def _writers(self) -> Process:
-        arguments = [*self._place(self.ledgers[1]), "--writers", str(WRITERS)]
+        arguments = [
+            *("--socket", str(self._daemon.socket)),
+            *("--ledger", str(self.ledger)),
+            *("--writers", str(WRITERS)),
+        ]
         log = self._stage / "writers.log"
         return Process("the writers", "agent_journal.cli.demo_writers", arguments, log)
-
-    def _place(self, ledger: Path) -> list[str]:
-        return ["--socket", str(self._daemon.socket), "--ledger", str(ledger)]
-
-    def _kill_and_restart(self) -> Outage:
-        killed_pid = self._daemon.pid
-        killed_us, killed_at = self._clock.wall_us(), self._clock.monotonic()
-        self._daemon.kill()
-        self._tell("daemon killed", f"SIGKILL to pid {killed_pid}, amid iteration {KILL_ITERATION}")
-        threading.Event().wait(OUTAGE_S)
-        found = "something" if self._daemon.answers() else "nothing"
-        self._tell("", f"{_ms(self._clock.monotonic() - killed_at)} later {found} answers there")
-        restarted_us, restarted_at = self._clock.wall_us(), self._clock.monotonic()
-        answered_s = self._daemon.start()
-        pid = self._daemon.pid
-        self._tell("daemon restarted", f"pid {pid}, answers after {_ms(answered_s)}")
-        return Outage(
-            killed_pid=killed_pid,
-            killed_us=killed_us,
-            killed_at=killed_at,
-            restarted_pid=pid,
-            restarted_us=restarted_us,
-            restarted_at=restarted_at,
-        )
 
     def _tell(self, what: str, how: str) -> None:
         if not self._is_quiet:
             self._terminal.line(f"{self._terminal.paint(f'{what:<17}', 'bold')} {harmless(how)}")
             self._terminal.flush()  # it is watched while it happens
-
-
-def _is_time_to_kill(progress: Mapping[str, object]) -> bool:
-    return (progress["iteration"], progress["event"]) == (KILL_ITERATION, KILL_EVENT)
 
 
 def _ms(seconds: float) -> str:
@@ -165,8 +217,11 @@ def _stage(*, keep: bool) -> Iterator[Path]:
         stage.rmdir()
         stage = Path(tempfile.mkdtemp(prefix="agent-journal-demo-", dir="/tmp"))
     try:
-        yield stage
+        with (stage / ALIVE).open("w") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX)  # with us it ends, however we end: see demo_agent
+            yield stage
     finally:
+        end_resumed(stage)
         if not keep:
             shutil.rmtree(stage, ignore_errors=True)
 

@@ -1,57 +1,37 @@
 """The demo's agent, a process of its own: reason, check policy, call tools, observe.
 
-    python -m agent_journal.cli.demo_agent --socket … --ledger … --directory …
+    python -m agent_journal.cli.demo_agent --socket … --outside … --directory …
 
-Each phase is journaled, with what it found, before the next one begins.  There
-is not a word here about a daemon that goes away: that an append is repeated
-until it is acknowledged, and recorded once, is the client's business.
+It is written as if nothing ever went wrong.  Each call of the model and of a
+tool is a step: recorded before and behind, and handed back instead of made
+again when the agent is resumed.  That the process may be killed anywhere, and
+started again by the daemon with this same command line, is not in the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ..client import Client, connect
-from ..clock import Clock
-from .demo_ledger import Acknowledgement, Ledger
-from .demo_model import GOAL, Action, Observation, decide
+from ..client import StepError, connect
+from .demo_model import GOAL, Action, Decision, Observation, decide
+from .demo_outside import Outside
 from .demo_tools import ToolError, Workspace
 from .output import json_text
 
+if TYPE_CHECKING:
+    from ..client import DurableAgent
+
 AGENT_ID: Final = "demo-agent"
 ITERATIONS_MAX: Final = 12
-
-
-class Recorder:
-    """Appends an agent's events and keeps the ledger of their acknowledgements."""
-
-    def __init__(self, journal: Client, ledger: Ledger, agent_id: str) -> None:
-        self._journal = journal
-        self._ledger = ledger
-        self._agent_id = agent_id
-        self._clock = Clock()
-
-    def record(self, iteration: int, event: dict[str, Any]) -> Acknowledgement:
-        """Append *event*; on return it is durable, and the ledger says so."""
-        asked = self._clock.monotonic()
-        appended = self._journal.append(self._agent_id, event, iteration=iteration)
-        acknowledgement = Acknowledgement(
-            agent_id=self._agent_id,
-            sequence=appended.sequence,
-            position=appended.position,
-            iteration=iteration,
-            event=event,
-            duplicate=appended.duplicate,
-            asked=asked,
-            answered=self._clock.monotonic(),
-        )
-        self._ledger.write(acknowledgement)
-        return acknowledgement
 
 
 class Policy:
@@ -69,95 +49,187 @@ class Policy:
         return None
 
 
-class Agent:
-    """The loop."""
+class Tools:
+    """The agent's tools, and the model, with their effects on the world outside."""
 
-    def __init__(self, recorder: Recorder, workspace: Workspace, *, think_s: float) -> None:
-        self._recorder = recorder
+    def __init__(
+        self, workspace: Workspace, outside: Outside, *, slow: Callable[[str], None]
+    ) -> None:
         self._workspace = workspace
-        self._policy = Policy(list(workspace.tools))
-        self._think_s = think_s
-        self._clock = Clock()
-        self._observations: list[Observation] = []
+        self._outside = outside
+        self._slow = slow  # takes as long as the answer is on its way
+
+    def call(
+        self, call_id: str, tool: str, arguments: Mapping[str, object], idempotency_key: str
+    ) -> dict[str, Any]:
+        """Call a tool and return what it found.
+
+        Raises:
+            ToolError: it could not do what it was asked.
+        """
+        outcome, is_new = self._outside.do(
+            call_id, idempotency_key, lambda: self._outcome(tool, arguments)
+        )
+        if is_new:
+            self._slow(tool)
+        if "error" in outcome:
+            raise ToolError(outcome["error"])
+        result: dict[str, Any] = outcome["result"]
+        return result
+
+    def think(
+        self, call_id: str, observations: list[dict[str, Any]], idempotency_key: str
+    ) -> dict[str, Any]:
+        """Ask the model what to do after *observations*."""
+        observed = [Observation(**observation) for observation in observations]
+
+        def decided() -> dict[str, Any]:
+            self._slow("model")
+            return asdict(decide(observed))
+
+        decision: dict[str, Any] = self._outside.do(call_id, idempotency_key, decided)[0]
+        return decision
+
+    def _outcome(self, tool: str, arguments: Mapping[str, object]) -> dict[str, object]:
+        try:
+            return {"result": self._workspace.call(tool, arguments)}
+        except ToolError as failed:
+            return {"error": str(failed)}
+
+
+class Loop:
+    """The agent's loop, in durable steps."""
+
+    def __init__(self, agent: DurableAgent, tools: Tools, allowed: Sequence[str]) -> None:
+        self._agent = agent
+        self._tools = tools
+        self._policy = Policy(allowed)
+        self._allowed = allowed
+        self._observations: list[dict[str, Any]] = []
 
     def run(self, directory: Path) -> None:
         """Go round until the model has an answer."""
-        tools = sorted(self._workspace.tools)
-        self._record(
-            0, "Started", goal=GOAL, model="scripted", tools=tools, directory=str(directory)
-        )
-        for iteration in range(1, ITERATIONS_MAX + 1):
-            threading.Event().wait(self._think_s)  # as long as a very quick model would take
-            decision = decide(self._observations)
-            calls = list(zip(_call_ids(iteration), decision.actions, strict=False))
-            actions = [
-                {"call_id": call_id, "tool": action.tool, "arguments": dict(action.arguments)}
-                for call_id, action in calls
-            ]
-            self._record(iteration, "ReasoningComplete", thought=decision.thought, actions=actions)
+        self._note("Started", goal=GOAL, tools=sorted(self._allowed), directory=str(directory))
+        for iteration in self._agent.iterations(range(1, ITERATIONS_MAX + 1)):
+            decision = self._think(iteration)
             if decision.answer is not None:
-                self._record(iteration, "Terminated", reason="Completed", answer=decision.answer)
+                self._agent.finish(decision.answer)
                 return
-            self._act(iteration, calls)
-        self._record(ITERATIONS_MAX, "Terminated", reason="MaxIterations")
+            self._act(iteration, decision.actions)
+        self._agent.fail(f"no answer after {ITERATIONS_MAX} iterations", reason="MaxIterations")
 
-    def _act(self, iteration: int, calls: Sequence[tuple[str, Action]]) -> None:
+    def _think(self, iteration: int) -> Decision:
+        key = f"think:{iteration}"
+        decided = self._agent.step(
+            key,
+            self._tools.think,
+            key,
+            self._observations,
+            name="model",
+            effect="idempotent",
+            key_parameter="idempotency_key",
+            usage=_usage(self._observations),
+        )
+        actions = [Action(**action) for action in decided["actions"]]
+        return Decision(decided["thought"], actions, decided["answer"])
+
+    def _act(self, iteration: int, actions: Sequence[Action]) -> None:
         """Take one iteration's actions through policy, tools and observation."""
-        denials = {call_id: self._policy.denial(action) for call_id, action in calls}
-        self._record(
-            iteration,
+        calls = {f"call:{iteration}{letter}": a for letter, a in zip("abcdefgh", actions)}  # noqa: B905 - no more than these
+        denials = {call_id: self._policy.denial(action) for call_id, action in calls.items()}
+        self._note(
             "PolicyEvaluated",
-            allowed=[call_id for call_id, _ in calls if denials[call_id] is None],
+            allowed=[call_id for call_id, denial in denials.items() if denial is None],
             denied=[
-                {"call_id": call_id, "tool": action.tool, "reason": denials[call_id]}
-                for call_id, action in calls
-                if denials[call_id] is not None
+                {"call_id": call_id, "tool": calls[call_id].tool, "reason": denial}
+                for call_id, denial in denials.items()
+                if denial is not None
             ],
         )
-        dispatched = [(call_id, action) for call_id, action in calls if denials[call_id] is None]
-        # Before the tools run: after a crash it is known that they may have.
-        names = [{"call_id": call_id, "tool": action.tool} for call_id, action in dispatched]
-        self._record(iteration, "ToolsDispatched", calls=names)
-        found = [self._observed(call_id, action, denials[call_id]) for call_id, action in calls]
-        self._record(iteration, "ObservationsCollected", observations=found)
+        self._observations += [
+            self._observed(call_id, action, denials[call_id]) for call_id, action in calls.items()
+        ]
 
     def _observed(self, call_id: str, action: Action, denial: str | None) -> dict[str, Any]:
-        began = self._clock.monotonic()
-        result, error = None, denial
-        if denial is None:
-            try:
-                result = self._workspace.call(action.tool, action.arguments)
-            except ToolError as failed:
-                error = str(failed)
-        self._observations.append(Observation(action.tool, result, error))
-        outcome = {"result": result} if error is None else {"error": error}
-        duration_ms = round((self._clock.monotonic() - began) * 1000, 3)
-        return {"call_id": call_id, "tool": action.tool, **outcome, "duration_ms": duration_ms}
+        if denial is not None:
+            return {"tool": action.tool, "result": None, "error": denial}
+        try:
+            result = self._agent.step(
+                call_id,
+                self._tools.call,
+                call_id,
+                action.tool,
+                dict(action.arguments),
+                name=action.tool,
+                effect="idempotent",
+                key_parameter="idempotency_key",
+            )
+        except StepError as failed:  # the same on replay as when it happened
+            return {"tool": action.tool, "result": None, "error": failed.message}
+        return {"tool": action.tool, "result": result, "error": None}
 
-    def _record(self, iteration: int, name: str, **payload: object) -> None:
-        known = self._recorder.record(iteration, {name: payload})
-        # For whoever watches; a line is an acknowledged entry.
-        progress = {"iteration": iteration, "event": name, "sequence": known.sequence}
-        sys.stdout.write(json_text(progress) + "\n")
-        sys.stdout.flush()
+    def _note(self, name: str, **payload: object) -> None:
+        """Record an event once, however often the program comes here."""
+        self._agent.append({name: payload}, key=f"{name}:{self._agent.iteration}")
 
 
-def _call_ids(iteration: int) -> list[str]:
-    return [f"call-{iteration}{letter}" for letter in "abcdefgh"]
+def _usage(observations: list[dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, int]]:
+    """Return what counts the tokens of a call; those of a scripted model are words."""
+    taken = len(json_text(observations).split(",")) + len(GOAL.split())
+    return lambda decided: {
+        "input_tokens": taken,
+        "output_tokens": len(str(decided["thought"]).split()),
+    }
+
+
+def _end_with(path: Path) -> None:
+    """End this process when whoever holds the lock on *path* is gone: the demo leaves nothing."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def wait() -> None:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _slowness(think_s: float, slow_tool: str, slow_s: float) -> Callable[[str], None]:
+    numbers = count(1)
+
+    def slow(what: str) -> None:
+        if what != "model":
+            # For whoever watches: the effect is there, and nobody has recorded it yet.
+            sys.stdout.write(json_text({"done": what, "number": next(numbers)}) + "\n")
+            sys.stdout.flush()
+        seconds = {"model": think_s, slow_tool: slow_s}.get(what, 0.0)
+        threading.Event().wait(seconds)
+
+    return slow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent as a process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", required=True)
-    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--outside", type=Path, required=True)
     parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--alive", type=Path)
     parser.add_argument("--think-s", type=float, default=0.0)
+    parser.add_argument("--slow-tool", default="")
+    parser.add_argument("--slow-s", type=float, default=0.0)
     arguments = parser.parse_args(argv)
-    with Ledger(arguments.ledger) as ledger, connect(arguments.socket) as journal:
-        recorder = Recorder(journal, ledger, AGENT_ID)
-        agent = Agent(recorder, Workspace(arguments.directory), think_s=arguments.think_s)
-        agent.run(arguments.directory)
+    if arguments.alive is not None:
+        _end_with(arguments.alive)
+    workspace = Workspace(arguments.directory)
+    with (
+        connect(arguments.socket) as journal,
+        journal.agent(AGENT_ID, kind="demo") as agent,
+        Outside(arguments.outside, attempt=agent.attempt) as outside,
+    ):
+        slow_s = arguments.slow_s if agent.attempt == 1 else 0.0  # it is slow by accident
+        slow = _slowness(arguments.think_s, arguments.slow_tool, slow_s)
+        tools = Tools(workspace, outside, slow=slow)
+        Loop(agent, tools, list(workspace.tools)).run(arguments.directory)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -25,6 +26,9 @@ START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 20.0
 LOOK_S: Final = 0.01  # between two looks at whether the daemon answers
 LOG_LINES_SHOWN: Final = 5
+
+# Units of systemd would outlive the demo.
+CONFIGURATION: Final = '[resume]\nstart_with = "process"\n'
 
 # What a service manager says to its own service, and our daemon must not take for itself.
 NOT_INHERITED: Final = frozenset(
@@ -133,7 +137,7 @@ class Daemon:
         self._log = directory / "daemon.log"
         # The user's own configuration is not the demo's.
         self._configuration = directory / "config.toml"
-        self._configuration.touch()
+        self._configuration.write_text(CONFIGURATION)
         self._process: Process | None = None
         self._clock = Clock()
 
@@ -193,6 +197,23 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def end_resumed(directory: Path) -> None:
+    """Leave none of the agents that the daemon of *directory* started; it must have ended."""
+    for known in directory.glob("attempts/*/*/*/process.json"):
+        if (known.parent / "status.json").exists():
+            continue
+        process = json.loads(known.read_text())
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            keeper = os.pidfd_open(process["keeper_pid"])
+            try:
+                os.kill(process["pid"], signal.SIGKILL)  # the keeper ends with it, and says so
+                waiting = select.poll()
+                waiting.register(keeper, select.POLLIN)
+                waiting.poll(STOP_S_MAX * 1000)
+            finally:
+                os.close(keeper)
 
 
 def _environment() -> dict[str, str]:

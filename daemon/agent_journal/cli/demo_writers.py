@@ -14,14 +14,41 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ..client import connect
-from .demo_agent import Recorder
-from .demo_ledger import Ledger
+from ..client import Client, connect
+from ..clock import Clock
+from .demo_ledger import Acknowledgement, Ledger
 
 ENTRIES_MAX: Final = 20_000  # of one writer, however long the demo takes
 FILLER: Final = "x" * 160  # an event of about 200 bytes
+
+
+class Recorder:
+    """Appends a writer's events and keeps the ledger of their acknowledgements."""
+
+    def __init__(self, journal: Client, ledger: Ledger, agent_id: str) -> None:
+        self._journal = journal
+        self._ledger = ledger
+        self._agent_id = agent_id
+        self._clock = Clock()
+
+    def record(self, iteration: int, event: dict[str, Any]) -> Acknowledgement:
+        """Append *event*; on return it is durable, and the ledger says so."""
+        asked = self._clock.monotonic()
+        appended = self._journal.append(self._agent_id, event, iteration=iteration)
+        acknowledgement = Acknowledgement(
+            agent_id=self._agent_id,
+            sequence=appended.sequence,
+            position=appended.position,
+            iteration=iteration,
+            event=event,
+            duplicate=appended.duplicate,
+            asked=asked,
+            answered=self._clock.monotonic(),
+        )
+        self._ledger.write(acknowledgement)
+        return acknowledgement
 
 
 def write_until(stopped: threading.Event, socket: str, ledger: Ledger, agent_id: str) -> int:

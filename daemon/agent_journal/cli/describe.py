@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ from ..clock import Clock
 from .agents import STATE_STYLES
 from .arguments import add_uid
 from .connection import connected
+from .details import any_value
 from .failures import ExitCode
 from .output import print_json
 from .terminal import Cell, Column, Table, standard_output
@@ -53,8 +54,10 @@ def _rows(agent: Agent) -> Iterator[tuple[Cell, Cell]]:
             shown = f"{clock_time(value, clock=clock)}, {age(value, clock=clock)}"
         elif isinstance(value, int) and name != "uid":
             shown = f"{value:,}"
+        elif isinstance(value, Mapping | list | tuple):
+            shown = any_value(dict(value) if isinstance(value, Mapping) else list(value))
         else:
             shown = str(value)
-        if value is not None:
+        if value not in (None, (), [], {}):
             style = STATE_STYLES.get(shown, "") if name == "state" else ""
             yield Cell(name, "bold"), Cell(shown, style)

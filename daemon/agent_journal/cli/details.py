@@ -34,10 +34,11 @@ def detail(event: Mapping[str, object]) -> str:
         line = known(value)
         if line is not None:
             return line[:DETAIL_LENGTH_MAX]
-    return _any(value)
+    return any_value(value)
 
 
-def _any(value: object) -> str:
+def any_value(value: object) -> str:
+    """Return any JSON value as one line."""
     if not isinstance(value, dict):
         return _text(value) if value is not None else ""
     return _joined((f"{key}={_text(item)}" for key, item in value.items()), " ")
@@ -47,7 +48,7 @@ def _text(value: object) -> str:
     """Return a value as JSON; a string that cannot be misread stands without quotes."""
     if isinstance(value, str) and value and not set(value[:DETAIL_LENGTH_MAX]) & set(' "=\\{}[]'):
         return value[:DETAIL_LENGTH_MAX]
-    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
     return _joined(encoder.iterencode(value), "")
 
 
@@ -96,7 +97,7 @@ def _observations(value: Mapping[str, object]) -> str | None:
     if not isinstance(observations, list):
         return None
     seen = [
-        f"{item.get('tool')}: {_sentence(item, 'error') or _any(item.get('result'))}"
+        f"{item.get('tool')}: {_sentence(item, 'error') or any_value(item.get('result'))}"
         for item in observations
         if isinstance(item, dict)
     ]
@@ -108,7 +109,40 @@ def _terminated(value: Mapping[str, object]) -> str | None:
     if not isinstance(reason, str):
         return None
     told = _sentence(value, "answer") or _sentence(value, "message")
+    for name in ("result", "error"):
+        if told is None and value.get(name) is not None:
+            told = any_value(value[name])
     return f"{reason}: {told}" if told else reason
+
+
+def _attempt_started(value: Mapping[str, object]) -> str | None:
+    number = value.get("attempt")
+    who = "launched" if value.get("launched") is True else "attached"
+    pid = f", pid {value['pid']}" if value.get("pid") else ""
+    command = value.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else [str(command or "")]
+    return f"attempt {number} {who}{pid}: {' '.join(words)}".removesuffix(": ")
+
+
+def _attempt_ended(value: Mapping[str, object]) -> str | None:
+    how, number = value.get("how"), value.get("attempt")
+    told = value.get("exit_code", value.get("signal"))
+    return f"attempt {number} {how}" + ("" if told is None else f" ({told})")
+
+
+def _step(value: Mapping[str, object]) -> str | None:
+    key = _sentence(value, "key")
+    if key is None:
+        return None
+    if isinstance(error := value.get("error"), dict):
+        return f"{key}: {error.get('type')}: {error.get('message')}"
+    if "result" in value:
+        return f"{key} = {any_value(value['result'])}"
+    return f"{key} ({value.get('effect')})" if "effect" in value else key
+
+
+def _reason(value: Mapping[str, object]) -> str | None:
+    return _sentence(value, "reason")
 
 
 def _sentence(value: Mapping[str, object], key: str) -> str | None:
@@ -132,6 +166,14 @@ _KNOWN: Final[Mapping[str, Callable[[Mapping[str, object]], str | None]]] = {
     "ToolsDispatched": _dispatched,
     "ObservationsCollected": _observations,
     "Terminated": _terminated,
+    "AttemptStarted": _attempt_started,
+    "AttemptEnded": _attempt_ended,
+    "StepStarted": _step,
+    "StepCompleted": _step,
+    "StepFailed": _step,
+    "Parked": _reason,
+    "Unparked": _reason,
+    "Cancelled": _reason,
 }
 
 _STYLES: Final[Mapping[str, str]] = {
@@ -146,4 +188,12 @@ _STYLES: Final[Mapping[str, str]] = {
     "StepCompleted": "blue",
     "StepFailed": "red",
     "Terminated": "green",
+    "AttemptStarted": "bold",
+    "AttemptEnded": "yellow",
+    "Parked": "alarm",
+    "Unparked": "green",
+    "Cancelled": "alarm",
+    "Signalled": "cyan",
+    "Decided": "cyan",
+    "Forked": "cyan",
 }

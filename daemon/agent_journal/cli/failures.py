@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     DAMAGED = 6
     TRY_AGAIN = 75  # EX_TEMPFAIL
     BAD_CONFIG = 78  # EX_CONFIG
+    NOT_EXECUTABLE = 126  # by run: as a shell reports it
+    NOT_FOUND = 127  # by run: as a shell reports it
     INTERRUPTED = 130  # as a shell reports SIGINT
     PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 
@@ -87,7 +89,7 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
     ),
     "agent_attached": (
         ExitCode.REFUSED,
-        "agent-journal describe {agent}; its owner is alive and has to end first",
+        "agent-journal why {agent}; its owner is alive and has to end first",
     ),
     "agent_finished": (
         ExitCode.REFUSED,
@@ -97,7 +99,10 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
         ExitCode.REFUSED,
         "agent-journal compact {agent} --force, if its entries may be lost",
     ),
-    "parked": (ExitCode.REFUSED, "agent-journal describe {agent} says why it was parked"),
+    "parked": (
+        ExitCode.REFUSED,
+        "agent-journal why {agent} says the reason, agent-journal resume {agent} lets it go on",
+    ),
     "overloaded": (ExitCode.TRY_AGAIN, "again in a moment, with fewer requests at once"),
     "too_many_connections": (
         ExitCode.TRY_AGAIN,

@@ -7,11 +7,12 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from math import isinf
 from typing import Final
 
 from .terminal import harmless_json
+from .timestamps import wire_time
 
 # Stands for a number that Python has no JSON number for, until it is text.
 _MARK: Final = "\x00number:"
@@ -27,15 +28,13 @@ def as_object(value: object) -> object:
     """Return a record as a plain object, without the fields that it does not have."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: _plain(field) for name, field in fields if field is not None}
+        return {name: _plain(field) for name, field in fields if field not in (None, ())}
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _plain(value: object) -> object:
     """Return a time as it is on the wire."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return value
+    return wire_time(value) if isinstance(value, datetime) else value
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:

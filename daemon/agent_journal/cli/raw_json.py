@@ -41,6 +41,26 @@ def array_items(text: str) -> list[RawValue]:
     return [item for _, item in _taken_apart(text, "[]")]
 
 
+def indented(text: str) -> str:
+    """Return JSON *text* over several lines, every value with the text it had."""
+    lines = [""]
+    depth = 0
+    pieces = _PIECES(text)
+    for piece, following in zip(pieces, [*pieces[1:], ""], strict=True):
+        if piece in "}]" and not lines[-1].endswith(("{", "[")):
+            lines.append(INDENT * depth)
+        lines[-1] += piece
+        if piece in "{[":
+            depth += following not in "}]"
+        if piece == ":":
+            lines[-1] += " "
+        elif following and following in "}]" and piece not in "{[":
+            depth -= 1
+        elif piece == "," or (piece in "{[" and following not in "}]"):
+            lines.append(INDENT * depth)
+    return "\n".join(lines)
+
+
 def _taken_apart(text: str, brackets: str) -> list[tuple[str, RawValue]]:
     try:
         return _scan(text, *brackets)
@@ -102,5 +122,7 @@ def _int(digits: str) -> int | str:
     return int(digits) if len(digits) <= INT_DIGITS_MAX else digits
 
 
+INDENT: Final = "  "
+_PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+').findall
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
 _decode: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_int).raw_decode

@@ -11,7 +11,6 @@ from .arguments import add_uid, natural
 from .connection import connected
 from .details import detail, event_name, event_style
 from .failures import ExitCode
-from .output import print_json
 from .terminal import Cell, Column, Table, standard_output
 from .timestamps import clock_time
 
@@ -50,17 +49,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries."""
+    place = (arguments.agent, arguments.from_sequence, arguments.limit)
     with connected(arguments) as journal:
-        entries = journal.read(
-            arguments.agent,
-            from_sequence=arguments.from_sequence,
-            limit=arguments.limit,
-            uid=arguments.uid,
-        )
         if arguments.json:
-            for entry in entries:
-                print_json(entry)
+            from .verbatim import print_line, read_lines  # noqa: PLC0415 - imports the client
+
+            for line in read_lines(journal, *place, uid=arguments.uid):
+                print_line(line)
         else:
+            entries = journal.read(*place, uid=arguments.uid)
             Table(standard_output(), COLUMNS).print(rows(entries))
     return ExitCode.OK
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..clock import Clock
 from .arguments import add_uid, natural
 from .connection import connected
 from .details import detail, event_name, event_style
 from .failures import ExitCode
-from .output import print_json
 from .terminal import Cell, Column, Table, Terminal, standard_output
 from .timestamps import clock_time
 
@@ -63,21 +62,24 @@ def run(arguments: argparse.Namespace) -> int:
     last = arguments.last
     if last is None and arguments.from_position is None:
         last = LAST_DEFAULT
+    what: dict[str, Any] = {
+        "agent_id": arguments.agent,
+        "from_position": arguments.from_position,
+        "last": last,
+        "follow": not arguments.no_follow,
+        "uid": arguments.uid,
+    }
     terminal = standard_output()
     with connected(arguments) as journal:
-        entries = journal.tail(
-            arguments.agent,
-            from_position=arguments.from_position,
-            last=last,
-            follow=not arguments.no_follow,
-            uid=arguments.uid,
-        )
         if arguments.json:
-            for entry in entries:
-                print_json(entry)
+            from ..client._requests import Tail  # noqa: PLC0415 - only now
+            from .verbatim import print_line, tail_lines  # noqa: PLC0415 - imports the client
+
+            for line in tail_lines(journal, Tail(**what)):
+                print_line(line)
                 terminal.flush()
         else:
-            _print(entries, terminal)
+            _print(journal.tail(**what), terminal)
     return ExitCode.OK
 
 

@@ -106,6 +106,13 @@ class Rule(NamedTuple):
     style: str = ""
 
 
+class Wide(NamedTuple):
+    """A row that has some cells, and then a text that takes the place of all other columns."""
+
+    cells: Sequence[Cell | str]
+    rest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """How one column of a table looks."""
@@ -167,7 +174,7 @@ def _width(stream: TextIO, environ: Mapping[str, str], *, is_tty: bool) -> int |
     return max(columns or WIDTH_DEFAULT, WIDTH_MIN)
 
 
-Row = Sequence[Cell | str] | Rule
+Row = Sequence[Cell | str] | Rule | Wide
 
 
 class Table:
@@ -189,11 +196,14 @@ class Table:
         """Print all *rows* and return how many there were."""
         remaining = iter(rows)
         first = list(islice(remaining, MEASURED_ROWS_MAX))
-        measured = [self._cells(row) for row in first if not isinstance(row, Rule)]
+        measured = [self._cells(row) for row in first if not isinstance(row, Rule | Wide)]
         self._hide_empty(measured)
-        for cells in measured:
+        begun = [self._cells(row.cells) for row in first if isinstance(row, Wide)]
+        for cells in chain(measured, begun):
             self._widen(cells)
         self._hide_spare()
+        if measured or begun:
+            self._print_header()  # above a rule that comes first, too
         count = 0
         for row in chain(first, remaining):
             self.row(row)
@@ -205,14 +215,31 @@ class Table:
         if isinstance(row, Rule):
             self._print_rule(row)
             return
+        if isinstance(row, Wide):
+            self._print_wide(row)
+            return
         cells = self._cells(row)
         self._widen(cells)
         self._print(cells)
 
     def _print_rule(self, rule: Rule) -> None:
-        text = cut(f"── {harmless(rule.text)} ", self._terminal.width or WIDTH_DEFAULT)
+        text = f"── {harmless(rule.text)} "
+        if self._terminal.width is not None:
+            text = cut(text, self._terminal.width)
         dashes = "─" * ((self._terminal.width or WIDTH_DEFAULT) - width_of(text))
         self._terminal.line(self._terminal.paint(text + dashes, rule.style))
+
+    def _print_wide(self, row: Wide) -> None:
+        cells = self._cells(row.cells)
+        self._widen(cells)
+        self._print_header()
+        widths = self._fitted()
+        shown = [index for index in self._shown if index < len(cells)]
+        begin = "".join(f"{self._field(index, cells[index], widths[index])}  " for index in shown)
+        rest = harmless(row.rest)
+        if self._terminal.width is not None:
+            rest = cut(rest, self._terminal.width - sum(widths[index] + 2 for index in shown))
+        self._terminal.line((begin + rest).rstrip())
 
     @staticmethod
     def _cells(row: Sequence[Cell | str]) -> list[Cell]:
@@ -236,16 +263,20 @@ class Table:
 
     def _widen(self, row: Sequence[Cell]) -> None:
         for index in self._shown:
-            self._widths[index] = max(self._widths[index], width_of(row[index].text))
+            if index < len(row):
+                self._widths[index] = max(self._widths[index], width_of(row[index].text))
 
     def _print(self, row: Sequence[Cell]) -> None:
-        if not self._has_header:
-            self._has_header = True
-            self._print([Cell(column.title, "bold") for column in self._columns])
+        self._print_header()
         # Painted when padded: an escape sequence has no width.
         widths = self._fitted()
         fields = [self._field(index, row[index], widths[index]) for index in self._shown]
         self._terminal.line("  ".join(fields).rstrip())
+
+    def _print_header(self) -> None:
+        if not self._has_header:
+            self._has_header = True
+            self._print([Cell(column.title, "bold") for column in self._columns])
 
     def _field(self, index: int, cell: Cell, width: int) -> str:
         text = cut(cell.text, width)

@@ -7,6 +7,8 @@ from typing import Final
 
 from ..clock import Clock
 
+MINUTE_S: Final = 60
+HOUR_S: Final = 3600
 AGES: Final = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (None, 86_400, "d"))
 
 
@@ -43,3 +45,31 @@ def age(timestamp: str | datetime, *, clock: Clock) -> str:
         if below is None or seconds < below:
             return f"{max(seconds, 0) // unit} {name} ago"
     raise AssertionError  # the last row has no bound
+
+
+def in_future(timestamp: str | datetime, *, clock: Clock) -> str:
+    """Return ``in 5 min``, or ``now`` for what is due."""
+    try:
+        seconds = parsed(timestamp).timestamp() - clock.wall_us() / 1e6
+    except ValueError:
+        return str(timestamp)
+    return f"in {duration(seconds)}" if seconds > 0 else "now"
+
+
+def duration(seconds: float) -> str:
+    """Return ``340 ms``, ``1.2 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < MINUTE_S:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
+    return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+
+
+def wire_time(moment: datetime | None) -> str | None:
+    """Return a time as it is on the wire."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,176 @@
+"""One child process that gets our signals, and does not outlive us.
+
+Invariant: a child never outlives the one who started it.  The daemon takes the
+death of the agent's owner for the death of its program and starts it again; a
+program that went on without its owner would then run twice.  So the kernel is
+told to kill the child when we die, whatever kills us (``PR_SET_PDEATHSIG``).
+
+Signals are not caught but waited for: that way it is known who sent them.  What
+the terminal sends (Ctrl-C) has reached the child already, which is in our
+process group; what somebody sent to us alone is passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGWINCH,
+)
+# Python ignores these, and what is ignored stays so in the child.
+RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+PR_SET_PDEATHSIG: Final = 1
+SI_FROM_A_PROCESS_MAX: Final = 0  # si_code: above it the kernel itself has sent the signal
+
+EXIT_SIGNALLED: Final = 128  # plus the signal's number, as a shell reports it
+
+
+class Child:
+    """A program that was started."""
+
+    def __init__(self, path: str, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """Start *path*.
+
+        Raises:
+            OSError: it cannot be executed.
+        """
+        self.has_ended: Final = threading.Event()
+        self.received: Final[list[signal.Signals]] = []  # by us, from whomever
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would tell nothing
+        self._waited_for = {signal.SIGCHLD, *_not_ignored()}
+        self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited_for)
+        try:
+            self.pid: Final = self._start(path, argv, environ)
+        except BaseException:
+            self._restore_mask()
+            raise
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def wait(self) -> int:
+        """Pass signals on until the child ends; return its exit code, 128+n for signal n."""
+        try:
+            while True:
+                told = signal.sigwaitinfo(self._waited_for)
+                if told.si_signo != signal.SIGCHLD:
+                    self._pass_on(told)
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    break
+        finally:
+            self.has_ended.set()
+        os.close(self._pidfd)
+        self._restore_mask()
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else EXIT_SIGNALLED - code
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the child a signal; nothing happens where it has ended."""
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def end(self, grace_s: float) -> None:
+        """Ask it to end, and kill it when it has not done so in time; for another thread."""
+        self.send(signal.SIGTERM)
+        if not self.has_ended.wait(grace_s):
+            self.send(signal.SIGKILL)
+
+    def _pass_on(self, told: signal.struct_siginfo) -> None:
+        number = signal.Signals(told.si_signo)
+        self.received.append(number)
+        if told.si_code <= SI_FROM_A_PROCESS_MAX and told.si_pid != self.pid:
+            self.send(number)
+
+    def _start(self, path: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        die_with_parent = _death_wish()
+        parent = os.getpid()
+        problem, problem_end = os.pipe()  # both close on exec
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, problem)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become(path, argv, environ, problem_end, die_with_parent, parent)
+            finally:
+                os.close(problem_end)
+            told = os.read(problem, 16)
+        if told:
+            os.waitpid(pid, 0)
+            number = int(told)
+            raise OSError(number, os.strerror(number), path)
+        return pid
+
+    def _become(  # noqa: PLR0913, PLR0917 - all that the other side of a fork needs
+        self,
+        path: str,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        problem_end: int,
+        die_with_parent: _DeathWish,
+        parent: int,
+    ) -> None:
+        """Be the program, in the forked child; never return."""
+        try:
+            for number in RESTORED:
+                signal.signal(number, signal.SIG_DFL)
+            self._restore_mask()
+            die_with_parent()
+            if os.getppid() == parent:  # else it died before that could be heard
+                os.execve(path, list(argv), dict(environ))  # noqa: S606 - no shell is the point
+        except OSError as error:
+            os.write(problem_end, str(error.errno).encode())
+        finally:
+            os._exit(127)
+
+    def _restore_mask(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
+
+
+class _DeathWish:
+    """Asks the kernel to kill the calling process when its parent dies."""
+
+    def __init__(self) -> None:
+        import ctypes  # noqa: PLC0415 - takes its time, and only this needs it
+
+        self._prctl = ctypes.CDLL(None).prctl
+
+    def __call__(self) -> None:
+        self._prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _death_wish() -> _DeathWish:
+    return _DeathWish()  # before the fork: the child imports nothing
+
+
+def _not_ignored() -> set[signal.Signals]:
+    """Return the signals to pass on: what nohup or a shell made us ignore is none of them."""
+    return {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
+
+
+def executable(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return the path of the program that *name* names, as a shell finds it."""
+    if "/" in name:
+        return name if _may_run(name) else None
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    paths = (str(Path(folder or ".") / name) for folder in folders)
+    return next((path for path in paths if _may_run(path)), None)
+
+
+def _may_run(path: str) -> bool:
+    try:
+        return Path(path).is_file() and os.access(path, os.X_OK)
+    except OSError:  # a folder of PATH that is somebody else's, say
+        return False

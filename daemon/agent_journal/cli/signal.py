@@ -1,0 +1,36 @@
+"""``agent-journal signal``: tell an agent something from outside, which it may be waiting for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Final
+
+from .word import add_agent, checked_json, say, tell
+
+EXAMPLES: Final = """\
+  agent-journal signal report-42 approval
+  agent-journal signal report-42 approval '{"by": "Ada", "granted": true}'
+  agent-journal signal report-42 approval --key ticket-17    # safe to repeat: sent once
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_agent(parser)
+    parser.add_argument("name", metavar="NAME", help="the signal's name")
+    parser.add_argument("payload", metavar="PAYLOAD", nargs="?", help="JSON that comes with it")
+    parser.add_argument("--key", help="makes it safe to repeat: the first one wins")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record the signal; an agent that waits for it is resumed."""
+    typed = {}
+    if arguments.payload is not None:
+        typed["payload"] = checked_json(arguments.payload, "the payload")
+    # A key of its own lets it be repeated when the connection is lost.
+    key = arguments.key or f"signal-{os.urandom(12).hex()}"
+    reply = say(arguments, "signal", typed=typed, name=arguments.name, key=key)
+    found = "was recorded before" if reply.get("duplicate") else "recorded"
+    sentence = f"{arguments.name} {found} as sequence {reply['sequence']:,} of {arguments.agent}"
+    return tell(arguments, reply, sentence)
