@@ -24,7 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 run: $(READY)  ## the daemon in the foreground, on your own journal
 	@$(BIN)/agent-journald
 
-demo: $(READY)  ## a real agent loop, journaled through a kill -9 of the daemon
+demo: $(READY)  ## a real agent loop, killed with its daemon amid a tool call, and resumed
 	@$(BIN)/agent-journal demo
 
 test: $(READY)  ## all tests but the slow crash cycles
