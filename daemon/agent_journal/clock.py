@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 
 
@@ -19,4 +19,5 @@ class Clock:
 
     def chance(self) -> float:
         """Return a number evenly spread over 0 to 1, 1 excluded."""
-        return random.random()  # noqa: S311 - it spreads load, and keeps no secret
+        # Not of random, which takes a client that imports this longer than all else.
+        return int.from_bytes(os.urandom(6), "big") / 2**48
