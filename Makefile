@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types layers check crash bench scale lock clean
+.PHONY: help run demo test lint format types layers check crash bench scale resume lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: $(READY)  ## durable appends beside Redis and others (minutes)
 
 scale: $(READY)  ## the same on a journal of 10 million entries (many minutes)
 	@$(BIN)/python benchmarks/scale.py
+
+resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable step, cost (minutes)
+	@$(BIN)/python benchmarks/resume.py
 
 lock: $(READY)  ## pin what is installed in .venv
 	@{ head -1 requirements/dev.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check; } \

@@ -668,15 +668,13 @@ def test_many_clients_that_read_no_reply_stay_within_the_memory(
     """What is taken in and not yet answered is bounded in all, whatever the lines are."""
     with RunningDaemon(tmp_path) as daemon:
         daemon.request(noted(agent_id="good"))
-        connections = [daemon.connect() for _ in range(400)]
         data = line * (MIB // 4 // len(line) + 1)
-        for connection in connections:
-            fill(connection.socket, data)
-        with daemon.connect() as other:
-            check_still_good(other)
-            assert rss_bytes(daemon) < MEMORY_BYTES_MAX
-        for connection in connections:
-            connection.close()
+        with contextlib.ExitStack() as connections:
+            for _ in range(400):
+                fill(connections.enter_context(daemon.connect()).socket, data)
+            with daemon.connect() as other:
+                check_still_good(other)
+                assert rss_bytes(daemon) < MEMORY_BYTES_MAX
         wait_until_alone(daemon)
 
 
