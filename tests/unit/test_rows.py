@@ -47,7 +47,7 @@ def test_what_is_packed_comes_out_again(first: int, entries: list[NewEntry]) -> 
     for row in rows:
         for position in range(row.first_position, row.first_position + row.count):
             assert row.holds(position)
-            assert row.entry(position) == expected(first, entries)[position - first][0]
+            assert row.entries_at([position])[0] == expected(first, entries)[position - first][0]
         assert not row.holds(row.first_position - 1)
         assert not row.holds(row.first_position + row.count)
 
@@ -93,8 +93,8 @@ def test_what_is_removed_is_gone_and_its_neighbours_keep_their_places(
         assert len(remaining) <= len(row.data)
         row = PackedRow(first, remaining)
         assert [*row.entries()] == [*left.values()]
-        assert all(row.entry(place) == entry for place, (entry, _) in left.items())
-        assert all(row.entry(place).number == 0 for place in removed)
+        assert all(row.entries_at([place]) == [entry] for place, (entry, _) in left.items())
+        assert all(row.entries_at([place])[0].number == 0 for place in removed)
 
 
 @given(data=st.binary(max_size=100))
@@ -152,10 +152,15 @@ class TestRuns:
 
     @given(count=st.integers(1, 500), first=st.integers(0, 2**62), skip=st.integers(0, 499))
     def test_neighbours_need_no_bytes(self, count: int, first: int, skip: int) -> None:
-        run = Run(3, [*range(first, first + count)], None)
+        run = Run(3, range(first, first + count), None)
         assert run.packed(9) == (9, 3, count, first, b"", b"")
         assert unpacked(*run.packed(9)[1:]) == run
         rest = run.behind(skip % count)
         assert rest.first_sequence == 3 + skip % count
         assert rest.positions[0] == first + skip % count
         assert rest.next_sequence == run.next_sequence
+
+    def test_neighbours_cost_nothing_however_many_they_are(self) -> None:
+        """A page of a long history is read without counting through all of it."""
+        run = unpacked(0, 2**40, 7, b"", b"").behind(2**39)
+        assert run.positions[0] == 7 + 2**39

@@ -25,7 +25,7 @@ from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
 from .records import agent_values, changed_values, is_wanted, record_from
-from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged
+from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged, entries_by_row
 from .runs import Run, unpacked
 from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
 from .transaction import Transaction
@@ -344,14 +344,17 @@ class Database:
         deadline = perf_counter() + SLICE_SECONDS
         entries: list[Entry] = []
         size = 0
-        for entry in itertools.chain.from_iterable(map(self._entries_of, runs)):
-            if entry.number != number:
-                raise damaged(entry.position)
-            size += len(entry.event)
-            if entries and size > bytes_max:
-                break
-            entries.append(entry)
-            if len(entries) >= limit or perf_counter() > deadline:
+        for found in itertools.chain.from_iterable(map(self._entries_by_row, runs)):
+            for entry in found:
+                if entry.number != number:
+                    raise damaged(entry.position)
+                size += len(entry.event)
+                if entries and size > bytes_max:
+                    return entries
+                entries.append(entry)
+                if len(entries) >= limit:
+                    return entries
+            if perf_counter() > deadline:
                 break
         return entries
 
@@ -377,20 +380,15 @@ class Database:
                 sequence = run.next_sequence
         return runs
 
-    def _entries_of(self, run: Run) -> Iterator[Entry]:
-        """Yield the entries of *run* in sequence order."""
+    def _entries_by_row(self, run: Run) -> Iterator[list[Entry]]:
+        """Return the entries of *run* in sequence order, those of a row at once."""
+        positions = run.positions[:SLICE_ENTRIES]
         if run.rows is None:
-            rows = self._rows_from(run.positions[0])
+            rows = self._rows_from(positions[0])
         else:
             wanted = ",".join(map(str, dict.fromkeys(run.rows[:SLICE_ENTRIES])))
             rows = itertools.starmap(PackedRow, self._query("rows_at", f"[{wanted}]"))
-        row = None
-        for position in run.positions[:SLICE_ENTRIES]:
-            while row is None or not row.holds(position):
-                row = next(rows, None)
-                if row is None or row.first_position > position:
-                    raise damaged(position)  # the index names what the log has not
-            yield row.entry(position)
+        return entries_by_row(rows, positions)
 
     def _row_at(self, position: int) -> PackedRow:
         found = self._query("find_row", position).fetchone()

@@ -16,6 +16,7 @@ keep their places.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -113,21 +114,19 @@ class PackedRow:
         """Tell whether the entry at *position* lies in this row."""
         return 0 <= position - self.first_position < self.count
 
-    def entry(self, position: int) -> Entry:
-        """Return the entry at *position*; its number is 0 where it was removed."""
-        at = _PREFIX.size + (position - self.first_position) * _HEADER.size
-        number, sequence, timestamp, iteration, offset, length, _ = _HEADER.unpack_from(
-            self.data, at
-        )
-        start = self._bodies + offset
-        return Entry(
-            number,
-            sequence,
-            Position(position),
-            timestamp,
-            iteration,
-            self.data[start : start + length],
-        )
+    def entries_at(self, positions: Sequence[int]) -> list[Entry]:
+        """Return the entries at *positions*; the number is 0 where one was removed."""
+        data, bodies, unpack = self.data, self._bodies, _HEADER.unpack_from
+        base = _PREFIX.size - self.first_position * _HEADER.size
+        entries: list[Entry] = []
+        for position in positions:
+            number, sequence, timestamp, iteration, offset, length, _ = unpack(
+                data, base + position * _HEADER.size
+            )
+            start = bodies + offset
+            event = data[start : start + length]
+            entries.append(Entry(number, sequence, Position(position), timestamp, iteration, event))
+        return entries
 
     def entries(self) -> Iterator[tuple[Entry, str | None]]:
         """Yield each entry that was not removed, with its key."""
@@ -179,6 +178,22 @@ class PackedRow:
             )
             offset += length + key_length
         return None if is_empty else _join(headers, bodies)
+
+
+def entries_by_row(rows: Iterator[PackedRow], positions: Sequence[int]) -> Iterator[list[Entry]]:
+    """Yield the entries at rising *positions*, those of a row at once.
+
+    Raises:
+        DamagedError: the index names what the log has not.
+    """
+    start = 0
+    while start < len(positions):
+        row = next(rows, None)
+        if row is None or not row.holds(positions[start]):
+            raise damaged(positions[start])
+        end = bisect_left(positions, row.first_position + row.count, start)
+        yield row.entries_at(positions[start:end])
+        start = end
 
 
 def damaged(position: int) -> DamagedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # Number, first sequence, count, first position, offsets to it, places in the rows.
@@ -12,11 +13,12 @@ PackedRun = tuple[int, int, int, int, bytes, bytes]
 class Run(NamedTuple):
     """Entries from *first_sequence* on: their positions, and the rows that hold them.
 
-    ``rows`` is ``None`` where the positions are neighbours, so the rows are too.
+    ``rows`` is ``None`` where the positions are neighbours, so the rows are too;
+    such a run may be long, and as it is stored its positions are a ``range``.
     """
 
     first_sequence: int
-    positions: list[int]
+    positions: Sequence[int]
     rows: list[int] | None
 
     @property
@@ -43,7 +45,7 @@ class Run(NamedTuple):
 def unpacked(first_sequence: int, count: int, first: int, offsets: bytes, places: bytes) -> Run:
     """Return the run that was packed."""
     if not offsets:
-        return Run(first_sequence, list(range(first, first + count)), None)
+        return Run(first_sequence, range(first, first + count), None)
     positions = [first + offset for offset in array("I", offsets)]
     rows = [at - place for at, place in zip(positions, places, strict=True)]
     return Run(first_sequence, positions, rows)
