@@ -16,6 +16,7 @@ import os
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -340,7 +341,7 @@ class Database:
     ) -> list[Entry]:
         """Return a slice of a history: what the index covers, then *unsettled*."""
         limit = min(limit, SLICE_ENTRIES)
-        runs = self._runs(number, from_sequence, limit, unsettled)
+        runs = list(self._runs(number, from_sequence, limit, unsettled))
         deadline = perf_counter() + SLICE_SECONDS
         entries: list[Entry] = []
         size = 0
@@ -360,25 +361,25 @@ class Database:
 
     def _runs(
         self, number: AgentNumber, from_sequence: int, limit: int, unsettled: list[Run]
-    ) -> list[Run]:
-        """Return where up to about *limit* entries lie, from *from_sequence* on."""
-        runs: list[Run] = []
+    ) -> Iterator[Run]:
+        """Yield where up to about *limit* entries lie, from *from_sequence* on."""
+        end = from_sequence + limit
         sequence = from_sequence
         if not unsettled or unsettled[0].first_sequence > from_sequence:
-            for found in self._query("runs_from", number, from_sequence, limit).fetchall():
-                run = unpacked(*found)
-                if run.first_sequence > sequence:
-                    return runs  # a history that is being swept
-                if sequence < run.next_sequence:
-                    runs.append(run.behind(sequence - run.first_sequence))
-                    sequence = run.next_sequence
-                if sequence - from_sequence >= limit:
-                    return runs
+            with closing(self._query("runs_from", number, from_sequence, limit)) as found:
+                for row in found:
+                    run = unpacked(*row)
+                    if run.first_sequence > sequence:
+                        return  # a history that is being swept
+                    if sequence < run.next_sequence:
+                        yield run.behind(sequence - run.first_sequence)
+                        sequence = run.next_sequence
+                    if sequence >= end:
+                        return
         for run in unsettled:
             if sequence < run.next_sequence:
-                runs.append(run.behind(max(sequence - run.first_sequence, 0)))
+                yield run.behind(max(sequence - run.first_sequence, 0))
                 sequence = run.next_sequence
-        return runs
 
     def _entries_by_row(self, run: Run) -> Iterator[list[Entry]]:
         """Return the entries of *run* in sequence order, those of a row at once."""
