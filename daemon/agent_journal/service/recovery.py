@@ -18,6 +18,7 @@ from .supervisor import Supervisor
 from .unfinished import unfinished
 
 BURIED_AT_ONCE: Final = 8  # what one transaction takes along, and others wait for
+REST: Final = 3  # times as long as a burial took, the others have the daemon for themselves
 
 
 async def recover(context: Context, supervisor: Supervisor) -> list[AgentRecord]:
@@ -39,7 +40,6 @@ async def bury(context: Context, supervisor: Supervisor, lost: list[AgentRecord]
     while records := list(islice(waiting, BURIED_AT_ONCE)):
         begun = context.clock.monotonic()
         await asyncio.gather(*(supervisor.bury(record) for record in records))
-        # As long as that took, the others have the daemon for themselves.
-        await asyncio.sleep(context.clock.monotonic() - begun)
+        await asyncio.sleep(REST * (context.clock.monotonic() - begun))
     if lost:
         context.log.info("interrupted_agents_queued", agents=len(lost))
