@@ -7,6 +7,7 @@ reason that says what was not checked.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,10 @@ class Machine:
         for _ in range(2):
             generation = [child for pid in generation for child in _children(pid)]
             for pid in generation:
-                if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
-                    self._leader = pid
-                    return True
+                with contextlib.suppress(OSError):  # a helper of nspawn's that has ended
+                    if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
+                        self._leader = pid
+                        return True
         return False
 
     def _is_running(self) -> bool:
@@ -231,7 +232,7 @@ def install(machine: Machine, agent: str) -> None:
     wants.symlink_to("/etc/systemd/system/agent-journald.service")
 
 
-@contextmanager
+@contextlib.contextmanager
 def booted(
     directory: Path, agent: str, *, prepare: Callable[[Machine], object]
 ) -> Iterator[Machine]:
