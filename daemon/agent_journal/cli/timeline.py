@@ -27,6 +27,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from ..model import DAEMON_EVENTS
+
 
 class Recorded(Protocol):
     """What this needs of an entry."""
@@ -138,20 +140,8 @@ class Moment:
 
 Item = Run | Attempt | Ending | Moment
 
-# A client's own word on steps; what the daemon records itself is no sign of life of an attempt.
+# A client's own word on steps.
 STEP_EVENTS: Final = frozenset({"StepStarted", "StepCompleted", "StepFailed"})
-DAEMON_EVENTS: Final = frozenset(
-    {
-        "AttemptStarted",
-        "AttemptEnded",
-        "Parked",
-        "Unparked",
-        "Cancelled",
-        "Signalled",
-        "Decided",
-        "Forked",
-    }
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -255,6 +245,7 @@ class _Teller:
         name = next(iter(entry.event), "")
         payload = entry.event.get(name)
         fields = payload if isinstance(payload, Mapping) else {}
+        # What the daemon records itself is no sign of life of an attempt.
         if self._attempt is not None and name not in DAEMON_EVENTS:
             self._attempt.went_on = True
         if name == "AttemptStarted":
