@@ -72,6 +72,8 @@ async def test_neighbours_of_a_stale_append_are_recorded() -> None:
         )
         assert codes_of(replies) == [None, "stale_epoch", None, "stale_epoch", None]
         assert [reply.get("sequence") for reply in replies] == [1, None, 0, None, 2]
+        assert "carries 7: another attempt took over" in replies[1]["error"]["message"]
+        assert "carries none: its owner alone writes" in replies[3]["error"]["message"]
 
 
 class TestRepeats:

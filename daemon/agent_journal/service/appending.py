@@ -297,10 +297,13 @@ def _check_fence(head: Head, request: Append) -> None:
     """Refuse an append that was made with another state of the agent in mind."""
     epoch = request.epoch or 0
     if epoch != head.epoch:
+        advice = (
+            f"this append carries {epoch}: another attempt took over, stop writing"
+            if epoch
+            else 'this append carries none: its owner alone writes, with the "epoch" of its attach'
+        )
         raise StaleEpochError(
-            f"{head.agent_id} is held by epoch {head.epoch}, this append carries {epoch}; "
-            "another attempt took over: stop writing",
-            current=head.epoch,
+            f"{head.agent_id} is held by epoch {head.epoch}; {advice}", current=head.epoch
         )
     expected = request.expected_sequence
     if expected is not None and expected != head.next_sequence:
