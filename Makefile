@@ -47,8 +47,8 @@ layers: $(READY)  ## the import contracts
 
 check: lint types layers test  ## what CI runs, in the order that fails fastest
 
-crash: $(READY)  ## kill real daemons, some hundred times (minutes)
-	@$(BIN)/pytest -q -m crash
+crash: $(READY)  ## crashes, power cuts, faults, hostile clients: all that is published (hours)
+	@$(BIN)/pytest -q -m "crash or sized" --full
 
 bench: $(READY)  ## durable appends beside Redis and others (minutes)
 	@$(BIN)/python benchmarks/run.py

@@ -1,6 +1,17 @@
-"""What all tests share: how hypothesis looks for examples, and failures that explain themselves."""
+"""What all tests share: their size, their seed, and the figures that they leave.
+
+Some tests draw from a space that no run exhausts: the disks that a power cut can
+leave, schedules, hostile lines.  ``make test`` looks at a part of it that takes
+seconds; ``--full``, which ``make crash`` gives, looks at as much as is published in
+``docs/RELIABILITY.md``.  Each says at the end of the run how much it saw, and its
+seed, with which ``CRASH_SEED`` repeats it.
+"""
 
 from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -15,3 +26,64 @@ pytest.register_assert_rewrite(
     "agent_journal.testing.store_contract",
     "agent_journal.testing.store_machine",
 )
+
+Size = Callable[[int, int], int]
+Figures = Callable[..., None]
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--full``."""
+    parser.addoption(
+        "--full", action="store_true", help="sized tests: as much as docs/RELIABILITY.md publishes"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with no figures."""
+    config.stash[FIGURES] = []
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> Size:
+    """Return what tells how much is to be seen: ``size(quick, full)``.
+
+    ``CRASH_SHARE=0.1`` sees a tenth of the full size.
+    """
+
+    def size(quick: int, full: int) -> int:
+        if not request.config.getoption("--full"):
+            return quick
+        return max(quick, round(full * float(os.environ.get("CRASH_SHARE", "1"))))
+
+    return size
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> str:
+    """Return ``$CRASH_SEED``, or one that was never used; a failing test shows it."""
+    seed = os.environ.get("CRASH_SEED") or secrets.token_hex(4)
+    print(f"CRASH_SEED={seed} repeats {request.node.name}")  # noqa: T201 - shown on failure
+    return seed
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Return what keeps figures for the end of the run: ``figures(states=5000, bad=0)``."""
+
+    def figures(**values: object) -> None:
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        request.config.stash[FIGURES].append(f"{request.node.nodeid}: {told}")
+
+    return figures
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show the figures that tests left."""
+    if config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for line in config.stash[FIGURES]:
+            terminalreporter.line(line)

@@ -15,6 +15,7 @@ import pytest
 
 from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import Result, Run
+from waiting import until
 
 CLI = [sys.executable, "-P", "-m", "agent_journal.cli"]
 CONFIG = """
@@ -71,15 +72,6 @@ def run_line(daemon: RunningDaemon) -> Iterator[Callable[..., subprocess.Popen[s
     for process in started:
         process.kill()
         process.communicate()
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """Return what *found* finds once it is something."""
-    deadline = time.monotonic() + 30
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return value
 
 
 def in_state(ask: Callable[..., Result], *states: str) -> dict[str, Any]:

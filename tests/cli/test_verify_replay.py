@@ -16,6 +16,7 @@ from agent_journal.cli.replay_check import Recorded, ReplayCheck
 from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import FakeDaemon, Result, Run, refused
 from cli.stories import Story, wire
+from waiting import until
 
 # Adds up; what its steps touch is in a file, and what it is like is told by its arguments.
 PROGRAM = """
@@ -87,6 +88,8 @@ def verify(
             environ = {**os.environ, "AGENT_JOURNAL_SOCKET": str(daemon.socket)}
             subprocess.run([*program, *before], env=environ, check=False, capture_output=True)
             read = ["-s", str(daemon.socket), "read", "calc", "--json"]
+            if any(word.startswith("stop=") for word in before):
+                until(lambda: '"AttemptEnded"' in run(*read).out)  # the daemon's own last word
             journal = tmp_path / "calc.ndjson"
             journal.write_text(run(*read).out)
             (tmp_path / "effects").unlink()
