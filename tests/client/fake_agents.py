@@ -171,9 +171,11 @@ class Process(DurableAgentBase):
     ) -> Any:
         """Ask for a step."""
         kwargs = options.pop("kwargs", {})
-        return self.drive(
-            self._steps.step(Call(key=key, function=function, args=args, kwargs=kwargs, **options))
-        )
+        call = Call(key=key, function=function, args=args, kwargs=kwargs, **options)
+        step = self._steps.asked(call)
+        if step.is_done:
+            return self._steps.handed(step, call)
+        return self.drive(self._steps.carry_out(step, call))
 
     def leave(self, error: BaseException | None = None) -> BaseException | None:
         """Leave the block."""

@@ -234,7 +234,7 @@ def test_without_the_record_of_the_intent_an_effect_is_doubled(
 ) -> None:
     """Shows that the tests above would notice: the mutant must not pass them."""
 
-    def intend(self: Steps, step: Any, given: object) -> Any:
+    def intend(self: Steps, step: Any) -> Any:
         step.is_running = True
         return
         yield

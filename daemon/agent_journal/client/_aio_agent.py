@@ -170,7 +170,10 @@ class AsyncDurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
-        return await self._drive(self._steps.step(call))
+        step = self._steps.asked(call)
+        if step.is_done:
+            return self._steps.handed(step, call)
+        return await self._drive(self._steps.carry_out(step, call))
 
     async def begin_step(
         self,

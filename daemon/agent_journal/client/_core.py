@@ -36,7 +36,14 @@ from ..errors import (
     ShuttingDownError,
     StorageFullError,
 )
-from ._replies import LineBuffer, ProtocolError, decode_reply, error_in
+from ._replies import (
+    LONG_BYTES,
+    LineBuffer,
+    ProtocolError,
+    collection_paused,
+    decode_reply,
+    error_in,
+)
 from ._requests import NOTHING, Request
 from ._retry import STORAGE_FULL_REPEATS_MAX, backoff_s
 from ._tickets import Ticket, copy_of, in_doubt, verdict_on
@@ -212,7 +219,11 @@ class Conversation:
             JournalError: the connection is of no use any more; give it up with this.
         """
         for line in self._lines.feed(data):
-            self._take(decode_reply(line), now)
+            if len(line) < LONG_BYTES:
+                self._take(decode_reply(line), now)
+                continue
+            with collection_paused():
+                self._take(decode_reply(line), now)
         if self._is_leaving and not self._sent:
             raise ShuttingDownError("the daemon is shutting down")
 

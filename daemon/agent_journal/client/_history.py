@@ -100,9 +100,8 @@ class History:
                 continue
             self.next_sequence = sequence + 1
             for name, payload in entry["event"].items():
-                take = _TAKES.get(name)
-                if take is not None and isinstance(payload, dict):
-                    take(self, sequence, payload)
+                if name in _TAKES and type(payload) is dict:
+                    _TAKES[name](self, sequence, payload)
 
     def take_signals(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Read only the signals of *entries*: the rest is what this process wrote itself."""
@@ -205,7 +204,7 @@ _TAKES: Final = {
 
 def _text(payload: Mapping[str, Any], name: str) -> str | None:
     value = payload.get(name)
-    return value if isinstance(value, str) else None
+    return value if type(value) is str else None  # of JSON, so it is no other kind of text
 
 
 def _error(value: object) -> Mapping[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
+from inspect import CO_COROUTINE, iscoroutinefunction
+from types import FunctionType
 from typing import Any
 
 from ._agent_errors import StepError
@@ -63,11 +64,27 @@ class Ending:
 class Step:
     """One step of this run: done already (``is_done``), in doubt, or running now."""
 
+    __slots__ = (
+        "cause",
+        "effect",
+        "ending",
+        "given",
+        "idempotency_key",
+        "input_hash",
+        "is_running",
+        "iteration",
+        "key",
+        "name",
+        "record",
+        "started_at",
+    )
+
     def __init__(  # noqa: PLR0913 - what a step is
         self,
         record: Record,
         *,
         name: str,
+        given: Any,  # noqa: ANN401 - any JSON
         input_hash: str,
         effect: Effect,
         idempotency_key: str,
@@ -75,6 +92,7 @@ class Step:
     ) -> None:
         self.key = record.key
         self.name = name
+        self.given = given
         self.input_hash = input_hash
         self.effect = effect
         self.idempotency_key = idempotency_key
@@ -122,6 +140,8 @@ class Step:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return what a function is called, without where it was defined."""
+    if type(function) is FunctionType:
+        return function.__name__
     function = getattr(function, "func", function)  # a partial's
     name = getattr(function, "__name__", None)
     return name if isinstance(name, str) else type(function).__name__
@@ -129,5 +149,8 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Tell whether calling *function* gives what is to be awaited."""
+    # Asked at every step.  A mark that makes one of a function stands in its dict.
+    if type(function) is FunctionType and not function.__dict__:
+        return bool(function.__code__.co_flags & CO_COROUTINE)
     call = getattr(type(function), "__call__", None)  # noqa: B004 - an object that is called like one
     return iscoroutinefunction(function) or iscoroutinefunction(call)

@@ -85,8 +85,12 @@ class Steps:
 
     # The whole of a step.
 
-    def step(self, call: Call) -> Program[Any]:
-        """Return the step's result: the recorded one, or what its function returns now."""
+    def asked(self, call: Call) -> Step:
+        """Return the step as it is recorded; where it ``is_done``, nothing is left but to hand it.
+
+        Raises:
+            ReplayMismatchError: another step is recorded under the key.
+        """
         if not callable(call.function):
             raise TypeError(
                 f"give a step its function and the arguments, not {call.function!r}: what is "
@@ -98,21 +102,18 @@ class Steps:
         effect = call.effect
         if call.reconcile is not None and effect == Effect.UNSAFE:
             effect = Effect.RECONCILABLE
-        step = yield from self.begin(
-            call.key,
-            name=name,
-            inputs=call.given(),
-            effect=effect,
-            in_doubt=call.in_doubt,
-            can_reconcile=call.reconcile is not None,
-        )
+        return self._asked_for(call.key, name, call.given(), effect)
+
+    def carry_out(self, step: Step, call: Call) -> Program[Any]:
+        """Return the result of a step that was ``asked``: what its function returns now."""
+        step = yield from self._begin(step, call.in_doubt, call.reconcile is not None)
         try:
             if not step.is_done:
                 yield from self._run(step, call)
         except BaseException:
             self._let_go(step)
             raise
-        return self._handed(step, call)
+        return self.handed(step, call)
 
     def _run(self, step: Step, call: Call) -> Program[None]:
         arguments = dict(call.kwargs)
@@ -123,7 +124,7 @@ class Steps:
             if happened is not None:
                 yield from self.complete(step, happened.result)
                 return
-            yield from self.rerun(step, call.given())
+            yield from self._intend(step)
         try:
             returned = yield Invoke(call.function, call.args, arguments, step)
         except FencedError:
@@ -156,7 +157,8 @@ class Steps:
             )
         return happened
 
-    def _handed(self, step: Step, call: Call) -> Any:  # noqa: ANN401 - as the program asked
+    def handed(self, step: Step, call: Call) -> Any:  # noqa: ANN401 - as the program asked
+        """Return the recorded result, in the type that is asked for."""
         value = step.result()
         step.record.result = None  # the program has it now, and may keep it or not
         if call.result_type is None:
@@ -201,11 +203,21 @@ class Steps:
             ReplayMismatchError: another step is recorded under the key.
             StepInDoubtError: it may have happened; somebody has to find out.
         """
+        step = self._asked_for(key, name, inputs, effect)
+        return (yield from self._begin(step, in_doubt, can_reconcile))
+
+    def _asked_for(self, key: str | None, name: str, inputs: object, effect: str) -> Step:
         key = self._taken(key, name)
         try:
             given = plain(inputs, f"the input of step {key!r}")
-            step = self._known(key, name, given, Effect(effect))
-            before = self._open.get(key)
+            return self._known(key, name, given, Effect(effect))
+        except BaseException:
+            self._free(key)
+            raise
+
+    def _begin(self, step: Step, in_doubt: InDoubt | None, can_reconcile: bool) -> Program[Step]:  # noqa: FBT001 - of this class only
+        try:
+            before = self._open.get(step.key)
             if before is not None and before.ending is not None:
                 yield from self._end(before, before.ending)
                 return before
@@ -213,15 +225,16 @@ class Steps:
                 return step
             if step.is_in_doubt and not step.effect.may_run_again:
                 yield from self._doubted(step, in_doubt or self._attempt.options.in_doubt)
-            yield from self._intend(step, given)
+            yield from self._intend(step)
         except BaseException:
-            self._free(key)
+            self._free(step.key)
             raise
         return step
 
     def rerun(self, step: Step, inputs: object = None) -> Program[None]:
         """Begin a step that was in doubt once more: it is known not to have happened."""
-        yield from self._intend(step, plain(inputs, f"the input of step {step.key!r}"))
+        step.given = plain(inputs, f"the input of step {step.key!r}")
+        yield from self._intend(step)
 
     def complete(
         self, step: Step, result: object, *, usage: Mapping[str, Any] | None = None
@@ -334,10 +347,12 @@ class Steps:
         if record.status is not Status.NEW:
             mismatch.check(record, name, hashed, given, agent_id=self._attempt.agent_id)
             # A step that was begun without a net is not made harmless by a new program.
-            effect = max(effect, record.effect, key=_STRICTNESS.__getitem__)
+            if effect is not record.effect:
+                effect = max(effect, record.effect, key=_STRICTNESS.__getitem__)
         return Step(
             record,
             name=name,
+            given=given,
             input_hash=hashed,
             effect=effect,
             idempotency_key=record.idempotency_key or self._idempotency_key(key),
@@ -373,7 +388,8 @@ class Steps:
             sequence=step.record.sequence,
         )
 
-    def _intend(self, step: Step, given: object) -> Program[None]:
+    def _intend(self, step: Step) -> Program[None]:
+        given = step.given
         payload: dict[str, Any] = {
             **self._names(step),
             "effect": step.effect,

@@ -136,7 +136,10 @@ class DurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
-        return self._drive(self._steps.step(call))
+        step = self._steps.asked(call)
+        if step.is_done:
+            return self._steps.handed(step, call)
+        return self._drive(self._steps.carry_out(step, call))
 
     def begin_step(
         self,

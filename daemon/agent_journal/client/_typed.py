@@ -56,9 +56,16 @@ def typed(value: Any, kind: Any) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912
     Raises:
         WrongTypeError: it does not fit.
     """
-    if kind is Any or kind is object or isinstance(kind, TypeVar):
+    if kind is Any or kind is object or type(value) is kind:
         return value
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin: Any
+    arguments: tuple[Any, ...]
+    if type(kind) is types.GenericAlias:  # dict[str, int] and the like, in a hurry
+        origin, arguments = kind.__origin__, kind.__args__
+    elif isinstance(kind, TypeVar):
+        return value
+    else:
+        origin, arguments = get_origin(kind), get_args(kind)
     if origin in {Annotated, Required, NotRequired}:
         return typed(value, arguments[0])
     if origin in {Union, types.UnionType}:
@@ -202,7 +209,11 @@ def _dict(value: object, arguments: tuple[Any, ...]) -> dict[str, Any]:
         raise WrongTypeError(f"{_name(value)} is no object")
     if not arguments:
         return value
-    return {name: _at(f".{name}", member, arguments[1]) for name, member in value.items()}
+    kind = arguments[1]
+    return {
+        name: member if type(member) is kind else _at(f".{name}", member, kind)
+        for name, member in value.items()
+    }
 
 
 def _list(value: object, arguments: tuple[Any, ...]) -> list[Any]:
@@ -210,7 +221,11 @@ def _list(value: object, arguments: tuple[Any, ...]) -> list[Any]:
         raise WrongTypeError(f"{_name(value)} is no array")
     if not arguments:
         return value
-    return [_at(f"[{number}]", item, arguments[0]) for number, item in enumerate(value)]
+    kind = arguments[0]
+    return [
+        item if type(item) is kind else _at(f"[{number}]", item, kind)
+        for number, item in enumerate(value)
+    ]
 
 
 def _from_text(value: object, kind: type) -> object:

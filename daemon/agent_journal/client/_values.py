@@ -22,9 +22,16 @@ from typing import Any, Final
 
 from ._agent_errors import NotSerializableError
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# Of plain values, which are new and so never within themselves.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
 _encode_sorted = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+    ensure_ascii=False,
+    allow_nan=False,
+    check_circular=False,
+    separators=(",", ":"),
+    sort_keys=True,
 ).encode
 
 # Types that JSON has no form for but that have one text form: how it is written.
@@ -150,8 +157,10 @@ def _members(value: Mapping[Any, Any]) -> dict[str, Any]:
     name: object = None
     try:
         for name, member in value.items():
-            _check_is_text(name)
-            found[_checked(str.__str__(name))] = _plain(member)
+            if type(name) is not str or not name.isascii():
+                _check_is_text(name)
+                name = _checked(str.__str__(name))  # noqa: PLW2901 - what the path is to name too
+            found[name] = _plain(member)
     except _Unwritable as error:
         if isinstance(name, str):
             error.parts.append(f".{name}" if name.isidentifier() else f"[{name!r}]")

@@ -42,7 +42,7 @@ def act(key: str, before: str) -> str:
 
 
 def forget_intents() -> None:
-    def intend(_: Steps, step: Any, given: object) -> Any:
+    def intend(_: Steps, step: Any) -> Any:
         step.is_running = True
         return
         yield

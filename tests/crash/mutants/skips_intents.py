@@ -16,7 +16,7 @@ from agent_journal.client._steps import Steps
 AGENT = Path(__file__).parents[1] / "agents" / "fifty_steps.py"
 
 
-def begins_unseen(_: Steps, step: Any, given: object) -> Iterator[Any]:
+def begins_unseen(_: Steps, step: Any) -> Iterator[Any]:
     step.is_running = True
     return
     yield
