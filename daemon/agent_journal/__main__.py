@@ -14,7 +14,7 @@ from .errors import ConfigError, JournalError
 from .service import config as configuration
 from .service import logs
 from .service.app import App
-from .service.places import AlreadyRunningError
+from .service.places import AlreadyRunningError, is_passing
 
 EXIT_IO = 74  # EX_IOERR
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL: the lock is held
@@ -23,7 +23,7 @@ EXIT_CONFIG = 78  # EX_CONFIG: no restart will help
 _EPILOG = """\
 examples:
   agent-journald                                  your own journal, in the foreground
-  agent-journald --socket /tmp/j.sock --database /tmp/j.db
+  agent-journald --socket ./j.sock --database ./j.db
   agent-journald --config /etc/agent-journal/config.toml
 
 stop it with Ctrl-C or SIGTERM: what is queued is answered first.
@@ -53,7 +53,8 @@ def main() -> int:
         )
         return uvloop.run(app.run())
     except ConfigError as error:
-        return _fail(error, EXIT_CONFIG)
+        # A file on a disk that fails just now is no reason never to start again.
+        return _fail(error, EXIT_IO if is_passing(error.__cause__) else EXIT_CONFIG)
     except AlreadyRunningError as error:
         return _fail(error, EXIT_TEMPORARY)
     except JournalError as error:

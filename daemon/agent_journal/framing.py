@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# The framer's own words among the lines: no JSON begins with NUL, so a client
-# that sends them is refused too.
+# The framer's own words among the lines.  A client's line that begins with NUL
+# is given a second one, so that no client can say them.
 TOO_LONG: Final = b"\0too long:"
 DISCARDED_LINE: Final = b"\0discarded"  # of a line that was thrown away for want of memory
 UNFINISHED_LINE: Final = b"\0unfinished"  # what was behind the last newline at the end of input
@@ -27,28 +27,26 @@ class Framer:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that *data* completes, without their newlines."""
         if not self._partial and not self._is_discarding:
+            first: list[bytes] = []
             lines = data.split(b"\n")
-            rest = lines.pop()
-            if not rest and len(data) <= self.frame_bytes_max:
-                return lines
         else:
             end = data.find(b"\n")
             if end < 0:
                 return self._hold(data)
-            lines = self._finish(data[:end])
-            lines += data[end + 1 :].split(b"\n")
-            rest = lines.pop()
-        if len(data) > self.frame_bytes_max:
+            first = self._finish(data[:end])
+            lines = data[end + 1 :].split(b"\n")
+        rest = lines.pop()
+        if len(data) > self.frame_bytes_max or b"\0" in data:
             lines = [self._checked(line) for line in lines]
         if rest:
             lines += self._hold(rest)
-        return lines
+        return first + lines if first else lines
 
     def _checked(self, line: bytes) -> bytes:
         """Return *line*, or in its place the word for a line that is too long."""
-        if len(line) <= self.frame_bytes_max:
-            return line
-        return TOO_LONG + b"%d" % self.frame_bytes_max
+        if len(line) > self.frame_bytes_max:
+            return TOO_LONG + b"%d" % self.frame_bytes_max
+        return b"\0" + line if line.startswith(b"\0") else line
 
     def discard_line(self) -> None:
         """Throw away the line that has not ended, up to its newline."""

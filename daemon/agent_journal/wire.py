@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
@@ -36,7 +37,7 @@ from .model import (
     Micros,
     is_agent_id,
 )
-from .wire_requests import Count, HoldingRequest, NumericUid, Timestamp
+from .wire_requests import Count, HoldingRequest, KeepingRequest, NumericUid, Timestamp
 
 RequestId = int | str | None
 
@@ -87,10 +88,12 @@ class Describe(Struct, tag_field="op", tag="describe"):
 
 
 class Agents(Struct, tag_field="op", tag="agents"):
-    """List agents by first position."""
+    """List agents by first position, or those whose ids begin alike, by id."""
 
     state: AgentState | None = None
     kind: str | None = None
+    prefix: str | None = None
+    order: Literal["oldest", "newest"] | None = None
     after: str | Count | None = None
     limit: _Limit = 100
     id: int | str | None = None
@@ -111,6 +114,7 @@ class Tail(Struct, tag_field="op", tag="tail"):
 
     agent_id: str | None = None
     from_position: Count | None = None
+    before_position: Count | None = None
     last: Count | None = None
     follow: bool = True
     id: int | str | None = None
@@ -155,10 +159,15 @@ Request = (
     | Hello
     | Close
     | HoldingRequest
+    | KeepingRequest
 )
 
 _decode: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_INNER: Final[dict[str, Callable[[Raw], object]]] = {
+    "entries": msgspec.json.Decoder(list[dict[str, Raw]]).decode,
+    "command": _decode_members,
+}
 _decode_id: Final[Callable[[Raw], RequestId]] = msgspec.json.Decoder(RequestId).decode
 _OPS: Final = {kind.__struct_config__.tag: kind for kind in Request.__args__}
 _OPS_TEXT: Final = ", ".join(sorted(map(str, _OPS)))
@@ -187,11 +196,11 @@ def decode_request(line: bytes) -> Request:
         if not line.isascii():
             line.decode()
         return _decode(line)
-    except _REFUSED as problem:
-        return _decode_again(line, problem)
+    except _REFUSED:
+        return _decode_again(line)
 
 
-def _decode_again(line: bytes, problem: Exception) -> Request:
+def _decode_again(line: bytes) -> Request:
     """Find out what is wrong with *line*, or that nothing is."""
     if line.startswith(b"\0"):
         raise RefusedLineError(_framing_error(line), None)
@@ -215,12 +224,23 @@ def _decode_again(line: bytes, problem: Exception) -> Request:
     if name not in _OPS:
         error = UnknownOpError(f"there is no operation {name!r:.80}; there are: {_OPS_TEXT}")
         raise RefusedLineError(error, request_id)
+    _leave_last(members)
     try:  # of a repeated key the last one counts, and only one of them is left now
         request: Request = msgspec.json.decode(msgspec.json.encode(members), type=_OPS[name])
         return request  # noqa: TRY300 - the typed variable is for mypy
     except _REFUSED as invalid:
-        problem = invalid
-    raise RefusedLineError(_invalid(problem), request_id)
+        # Kept no longer than this: with its traceback it would keep this frame, which
+        # would keep it, and all lines of the caller's, until the garbage is collected.
+        error = _invalid(invalid)
+    raise RefusedLineError(error, request_id)
+
+
+def _leave_last(members: dict[str, Raw]) -> None:
+    """Leave of repeated keys within the objects of a request the last one."""
+    for name, decode in _INNER.items():
+        if name in members:
+            with suppress(*_REFUSED):  # which is told when it is decoded as what it should be
+                members[name] = Raw(msgspec.json.encode(decode(members[name])))
 
 
 def _framing_error(line: bytes) -> JournalError:
@@ -296,13 +316,16 @@ def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
 
 
 def check_key(key: str) -> None:
-    """Refuse an idempotency key that is empty or too long.
+    """Refuse an idempotency key that is empty or too long, or that may be one of our own.
 
     Raises:
         InvalidError: naming the field.
     """
-    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
-        raise InvalidError(f'"key" must be 1 to {KEY_BYTES_MAX} bytes long', field="key")
+    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX or key[0] == "\0":
+        raise InvalidError(
+            f'"key" must be 1 to {KEY_BYTES_MAX} bytes long, the first of them not NUL',
+            field="key",
+        )
 
 
 def event_name(event: Raw | UnsetType) -> str:

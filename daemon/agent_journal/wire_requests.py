@@ -1,4 +1,4 @@
-"""The requests with which agents are held, given up, told something and steered.
+"""The requests with which agents are held, steered and moved, and the journal is looked after.
 
 What is not said of a member's form in its type, such as what names an agent, is
 checked by the operation, which can say more about it.
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from .model import SEQUENCE_MAX
+from .model import ITERATION_MAX, SEQUENCE_MAX, AgentState
 
 Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
@@ -115,3 +115,63 @@ class Cancel(Struct, tag_field="op", tag="cancel"):
 
 
 HoldingRequest = Attach | Detach | Signal | Decide | Fork | Resume | Park | Cancel
+
+
+class Export(Struct, tag_field="op", tag="export"):
+    """Give out all that is kept of an agent, page by page."""
+
+    agent_id: str
+    from_sequence: Count = 0
+    limit: Annotated[int, Meta(ge=1, le=SEQUENCE_MAX)] = 1000
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class ImportedAgent(Struct):
+    """An agent as ``export`` gave it out."""
+
+    agent_id: str
+    state: AgentState
+    created_at: Timestamp
+    entries: Annotated[int, Meta(ge=1, le=SEQUENCE_MAX)]
+    kind: str | None = None
+    epoch: Count = 0
+    attempts: Count = 0
+    reason: str | None = None
+    attachment: Raw | UnsetType = UNSET
+
+
+class ImportedEntry(Struct, gc=False):
+    """An entry as ``export`` gave it out."""
+
+    sequence: Count
+    timestamp: Timestamp
+    event: Raw
+    iteration: Annotated[int, Meta(ge=0, le=ITERATION_MAX)] = 0
+    key: str | None = None
+
+
+class Import(Struct, tag_field="op", tag="import"):
+    """Take in an agent that was exported, page by page."""
+
+    agent: ImportedAgent
+    entries: list[ImportedEntry]
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Verify(Struct, tag_field="op", tag="verify"):
+    """Check a part of the journal, from where the last reply said on."""
+
+    cursor: str | None = None
+    id: int | str | None = None
+
+
+class Backup(Struct, tag_field="op", tag="backup"):
+    """Give out a part of the journal's file, from where the last reply said on."""
+
+    cursor: str | None = None
+    id: int | str | None = None
+
+
+KeepingRequest = Export | Import | Verify | Backup

@@ -98,8 +98,8 @@ def test_a_story_fits_and_is_coloured(filled: FakeDaemon, command: str, columns:
 
 def test_states_and_events_have_their_colours(filled: FakeDaemon) -> None:
     agents = "\n".join(on_a_terminal("-s", str(filled.path), "agents", columns=120))
-    assert "\x1b[1;31mparked\x1b[0m" in agents
-    assert "\x1b[2mcompleted\x1b[0m" in agents
+    assert "\x1b[1;31m‖ parked\x1b[0m" in agents
+    assert "\x1b[2m✓ completed\x1b[0m" in agents
     entries = "\n".join(on_a_terminal("-s", str(filled.path), "read", "a"))
     assert "\x1b[32mStarted\x1b[0m" in entries
     assert "\x1b[34mObservationsCollected\x1b[0m" in entries

@@ -1,4 +1,4 @@
-"""``read``, ``agents``, ``describe``, ``tail`` and ``stats``."""
+"""``read``, ``describe``, ``tail`` and ``stats``."""
 
 from __future__ import annotations
 
@@ -159,45 +159,6 @@ def test_details_of_other_events_are_their_fields() -> None:
     assert detail({"X": None}) == ""
     assert len(detail({"X": {"long": "y" * 5_000_000}})) == 2000
     assert len(detail({"X": {"many": list(range(1_000_000))}})) == 2000
-
-
-def test_agents_prints_a_table(fake: FakeDaemon, ask: Run) -> None:
-    agents = [agent("report-42", entries=12345), agent("b", state="parked", reason="gave up")]
-    fake.on("agents", {"agents": agents, "more": False})
-    result = ask("agents")
-    assert result.code == 0
-    assert result.lines[0].split() == ["AGENT", "STATE", "ENTRIES", "ITER", "UPDATED", "REASON"]
-    assert result.lines[1].split()[:4] == ["report-42", "running", "12,345", "1"]
-    assert result.lines[1].endswith("ago")
-    assert result.lines[2].endswith("gave up")
-
-
-def test_agents_json_prints_an_agent_a_line(fake: FakeDaemon, ask: Run) -> None:
-    fake.on(
-        "agents",
-        {"agents": [agent("a", kind="k")], "more": True},
-        {"agents": [agent("b")], "more": False},
-    )
-    first, second = ask("agents", "--json").objects
-    assert first == agent("a", kind="k")
-    assert second == {name: value for name, value in agent("b").items() if value is not None}
-    assert fake.of("agents")[1]["after"] == 7
-
-
-def test_agents_of_everybody_shows_the_uid(fake: FakeDaemon, ask: Run) -> None:
-    fake.on("agents", {"agents": [agent("a", kind="k")], "more": False})
-    options = ["--uid", "*", "--state", "running", "--kind", "k", "--limit", "5"]
-    result = ask("agents", *options)
-    assert result.lines[0].split()[:4] == ["AGENT", "UID", "STATE", "KIND"]
-    expected = {"uid": "*", "state": "running", "kind": "k", "limit": 5}
-    assert fake.of("agents")[0].items() >= expected.items()
-
-
-def test_no_agents(fake: FakeDaemon, ask: Run) -> None:
-    fake.on("agents", {"agents": [], "more": False})
-    assert ask("agents").out == "no agents\n"
-    assert ask("agents", "--state", "parked").out == "no agents like that\n"
-    assert ask("agents", "--json").out == ""
 
 
 def test_describe(fake: FakeDaemon, ask: Run) -> None:

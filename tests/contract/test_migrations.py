@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent_journal.store.attachment import Attachment, Owner
-from agent_journal.store.database import APPLICATION_ID
+from agent_journal.store.integrity import APPLICATION_ID
 from agent_journal.store.sql import MIGRATIONS, SCHEMA_VERSION
 from agent_journal.store.sqlite import SqliteStore
 from agent_journal.testing.plain_journal import PlainJournal

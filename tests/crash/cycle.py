@@ -51,6 +51,16 @@ class Crashes:
                 raise
             self.cycles += 1
 
+    def figures(self) -> dict[str, int]:
+        """Return what there is to tell of them."""
+        return {
+            "cycles": self.cycles,
+            "kills_at_start": self.startup_kills,
+            "acknowledged": self.checker.acknowledged,
+            "in_doubt": self.checker.in_doubt,
+            "in_doubt_and_recorded": self.checker.recorded_in_doubt,
+        }
+
     def _crash(self, random: Random) -> None:
         delay_ms = random.uniform(1, 80)
         scripts = Scripts(random, f"c{self.cycles}", os.geteuid(), self.checker)

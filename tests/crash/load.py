@@ -29,6 +29,8 @@ _ODD_VALUES = (
 )
 _LARGE_BYTES = 100_000
 
+ANSWERED = "all was answered"
+
 
 class Scripts:
     """Writes what the connections of one cycle shall send."""
@@ -186,7 +188,7 @@ class Writer(threading.Thread):
         """Send until all is answered, or the daemon is gone."""
         try:
             self._talk()
-            self.talk.ended_by = "all was answered"
+            self.talk.ended_by = ANSWERED
         except (OSError, EOFError) as error:
             self.talk.ended_by = repr(error)
         finally:

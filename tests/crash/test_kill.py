@@ -1,78 +1,72 @@
 """Nothing that was acknowledged is missing, doubled, reordered or altered by ``kill -9``.
 
-The quick subset runs with every ``make test``; ``make crash`` runs the rest.
-``CRASH_SEED`` repeats a run that failed, ``CRASH_CYCLES`` makes it longer.
+``CRASH_SEED`` repeats a run that failed.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Sequence
+import shutil
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agent_journal.testing.daemon import RunningDaemon
 from crash.cycle import Crashes
+from crash.forked import ForkedDaemon, Starter
 
-STARTERS = Path(__file__).parent / "starters"
-
-DAEMON = [sys.executable, "-m", "agent_journal"]
-# The same daemon with an index that is moved forward every few entries: in the
-# milliseconds that a load lasts here, one that waits for thousands hardly begins.
-HURRIED = [sys.executable, str(STARTERS / "small_generations.py")]
+if TYPE_CHECKING:
+    from conftest import Figures, Size
 
 CONFIG = "[commit]\ncheckpoint_commits = 5\n"
-
-Run = Callable[[Sequence[str], str, int], Crashes]
-
-
-@pytest.fixture
-def run(tmp_path: Path, seed: str) -> Run:
-    def run(argv: Sequence[str], name: str, cycles: int) -> Crashes:
-        directory = tmp_path / name
-        directory.mkdir()
-        with RunningDaemon(directory, argv=argv, config=CONFIG) as daemon:
-            crashes = Crashes(daemon, f"{seed}/{name}")
-            crashes.run(cycles)
-            assert daemon.stop() == 0
-            daemon.start()
-            crashes.checker.check(daemon)
-        return crashes
-
-    return run
+PER_JOURNAL = 25  # it grows, and with it each look at it
+FULL = 5_000
 
 
-@pytest.mark.parametrize("argv", [DAEMON, HURRIED], ids=["as_it_is", "hurried"])
-def test_what_was_acknowledged_survives_kill_9(run: Run, argv: Sequence[str]) -> None:
-    crashes = run(argv, "quick", 12)
-    checker = crashes.checker
+def crash(daemon: RunningDaemon, seed: str, cycles: int) -> Crashes:
+    """Crash a daemon so many times, and stop it well at the end."""
+    with daemon:
+        crashes = Crashes(daemon, seed)
+        crashes.run(cycles)
+        assert daemon.stop() == 0
+        daemon.start()
+        crashes.checker.check(daemon)
+    return crashes
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, seed: str) -> None:
+    """A few times with a daemon as everybody starts it; those below are forked."""
+    checker = crash(RunningDaemon(tmp_path, config=CONFIG), seed, 3).checker
     # Otherwise nothing was shown: nobody was interrupted, or nothing was written.
-    assert checker.acknowledged > 1000
+    assert checker.acknowledged > 100
     assert checker.in_doubt > 0
 
 
-@pytest.mark.crash
-@pytest.mark.timeout(3600)
+@pytest.mark.sized
+@pytest.mark.timeout(4 * 3600)
 def test_what_was_acknowledged_survives_kill_9_many_times(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, seed: str, size: Size, figures: Figures, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """300 cycles, over journals that grow for 25 of them."""
-    wanted = int(os.environ.get("CRASH_CYCLES", "300"))
-    done = acknowledged = in_doubt = recorded = startup_kills = 0
-    while done < wanted:
-        argv = DAEMON if done // 25 % 2 == 0 else HURRIED
-        crashes = run(argv, f"journal-{done}", min(25, wanted - done))
-        done += crashes.cycles
-        acknowledged += crashes.checker.acknowledged
-        in_doubt += crashes.checker.in_doubt
-        recorded += crashes.checker.recorded_in_doubt
-        startup_kills += crashes.startup_kills
-        with capsys.disabled():
-            print(  # noqa: T201 - minutes pass
-                f"\n{done} cycles, {startup_kills} more kills at start: "
-                f"{acknowledged} requests acknowledged and all kept, "
-                f"{in_doubt} in doubt of which {recorded} were recorded",
-                end="",
-            )
+    """Every second journal has an index that is moved forward every few entries.
+
+    In the milliseconds that a load lasts here, one that waits for thousands hardly begins.
+    """
+    wanted = size(50, FULL)
+    sums: Counter[str] = Counter()
+    with Starter() as starter:
+        while sums["cycles"] < wanted:
+            done = sums["cycles"]
+            directory = tmp_path / f"journal-{done}"
+            directory.mkdir()
+            hurried = done // PER_JOURNAL % 2 == 1
+            daemon = ForkedDaemon(starter, directory, config=CONFIG, hurried=hurried)
+            found = crash(daemon, f"{seed}/{done}", min(PER_JOURNAL, wanted - done))
+            sums.update(found.figures())
+            shutil.rmtree(directory)
+            if done // 500 != sums["cycles"] // 500:
+                with capsys.disabled():
+                    print(f"\n{dict(sums)}", end="", flush=True)  # noqa: T201 - an hour passes
+    assert sums["acknowledged"] > 10 * wanted
+    assert sums["in_doubt"] > 0
+    figures(**sums, lost=0, seed=seed)

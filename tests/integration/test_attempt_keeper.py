@@ -124,6 +124,34 @@ class TestEnds:
         assert outcome.how == "launch_failed"
         assert problem in outcome.stderr
 
+    def test_one_that_nobody_wants_any_more_starts_nothing(self, keepers: Keepers) -> None:
+        """A daemon that came later took its task away, before or while it was read."""
+        (keepers.directory / "spec").touch()
+        command = [*KEEPER, str(keepers.directory)]
+        (keepers.directory / "spec").unlink()
+        done = subprocess.run(command, capture_output=True, check=False, timeout=20)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert not [*keepers.directory.iterdir()]
+
+    def test_of_a_keeper_and_a_daemon_that_want_the_same_task_one_gets_it(
+        self, keepers: Keepers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever removes it: the keeper says who it is before, and starts nothing behind."""
+        spec = {"argv": ["true"], "cwd": "/", "env": {}, "output_bytes": 4096, "sequence": 7}
+        (keepers.directory / "spec").write_bytes(marshal.dumps(spec))
+        seen: list[set[str]] = []
+
+        def taken(path: str) -> None:
+            if path.endswith("spec"):
+                seen.append({one.name for one in keepers.directory.iterdir()})
+                raise FileNotFoundError(path)
+            os.remove(path)  # noqa: PTH107 - unlink is what is replaced here
+
+        monkeypatch.setattr(attempt_keeper.os, "unlink", taken)
+        assert attempt_keeper.claimed(str(keepers.directory)) is None
+        assert seen == [{"spec", "keeper.json"}]
+        assert {one.name for one in keepers.directory.iterdir()} == {"spec"}
+
     def test_nothing_of_either_stays_behind(self, keepers: Keepers) -> None:
         process = keepers.python("pass")
         keepers.outcome()

@@ -257,7 +257,7 @@ NO_COUNT = ["1", -1, 1.5, True, [], {}, 2**63, 10**30]
 NO_AGENT_ID = [None, *NO_STRING, "", "-a", ".a", "a b", "a/b", "a\n", "é", "a" * 129, "a\0"]
 NO_UID = [-1, 2**32, 1.5, True, "", "root", [], {}]
 NO_EVENT: list[object] = [None, 1, True, "Started", [], {}, {"A": 1, "B": 2}, ["Started"]]
-NO_KEY = [*NO_STRING, "", "k" * 257, "é" * 129]
+NO_KEY = [*NO_STRING, "", "k" * 257, "é" * 129, "\0k"]
 NO_TIMESTAMP = [
     1,
     True,

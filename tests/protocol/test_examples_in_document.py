@@ -33,7 +33,7 @@ VARYING: Final[Mapping[str, str]] = {
     "created_at": "$timestamp",
     "updated_at": "$timestamp",
 }
-POSITIONS: Final = frozenset({"position", "first_position", "from_position"})
+POSITIONS: Final = frozenset({"position", "first_position", "from_position", "begins_at"})
 
 _LINE: Final = re.compile(r"(?:(\w+) )?([→←]) (.*)")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agent_journal.service.session import LINE_OVERHEAD_BYTES
@@ -222,6 +224,19 @@ class TestAll:
             assert codes_of(client.replies) == [None] * 12
             assert not gone.sink.is_reading
 
+    async def test_who_is_let_on_again_is_not_answered_out_of_order(self) -> None:
+        """Room is found while its own replies are about to be written: those come first."""
+        async with Service(connection_bytes_in_flight_max=COST) as service:
+            client = service.connect()
+            service.store.hold("commit")
+            first = {**append("new"), "id": 1, "event": {"Blob": "x" * COST}}
+            client.send(first, {**append("-bad"), "id": 2})
+            await settled()
+            service.context.admission.wait(client.session)  # since before there was room
+            service.store.release("commit")
+            await settled()
+            assert [reply["id"] for reply in client.replies] == [1, 2]
+
 
 class TestUnfinishedLines:
     async def test_they_are_counted_until_they_end(self) -> None:
@@ -258,14 +273,33 @@ async def test_accounts_are_kept_for_those_who_are_there() -> None:
     async with Service() as service:
         stays = service.connect(ALICE)
         await stays.ask(append("a"))
-        for how in ("idle", "queued"):
+        for how in ("idle", "commit", "load"):
             client = service.connect(BOB)
             await client.ask(append("a"))
-            if how == "queued":
-                service.store.hold("commit")
-                client.send(append("a"))
+            if how != "idle":
+                service.store.hold(how)
+                client.send({"op": "read", "agent_id": "a"} if how == "load" else append("a"))
                 await settled()
             client.lose()
-            service.store.release("commit")
+            service.store.release(how)
             await settled()
             assert [*service.context.admission.accounts] == [ALICE], how
+
+
+async def test_a_client_that_leaves_while_it_is_served_leaves_no_account_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Service() as service:
+        client = service.connect(BOB)
+        await client.ask(append("a"))
+        load = service.store.store.load
+
+        async def load_and_lose(names: Any) -> Any:
+            found = await load(names)
+            client.lose()
+            return found
+
+        monkeypatch.setattr(service.store.store, "load", load_and_lose)
+        client.send({"op": "read", "agent_id": "a"})
+        await settled()
+        assert not service.context.admission.accounts

@@ -212,6 +212,20 @@ async def test_a_closed_committer_ends_and_refuses() -> None:
             service.committer.next_commit()
 
 
+async def test_one_that_is_closed_while_it_keeps_house_ends() -> None:
+    """Nobody would wake it again."""
+    async with Service() as service:
+        await settled()
+        service.store.hold("maintain")
+        client = service.connect()
+        await client.ask(append("a"))
+        service.committer.close()
+        await settled()
+        service.store.release("maintain")
+        await settled()
+        assert service._writer.done()
+
+
 async def test_a_cancelled_committer_answers_everybody() -> None:
     async with Service() as service:
         client, other = service.connect(), service.connect(BOB)
@@ -245,6 +259,19 @@ async def test_how_long_a_commit_has_been_on_its_way_can_be_seen() -> None:
         await settled()
         assert service.committer.busy_since is None
         assert service.context.metrics.commit_seconds.max_seconds == 0.25
+
+
+async def test_how_long_it_has_kept_house_can_be_seen_too() -> None:
+    """A checkpoint can hang as a commit can."""
+    async with Service() as service:
+        service.store.hold("maintain")
+        client = service.connect()
+        service.clock.advance(3)
+        await client.ask(append("a"))
+        assert service.committer.busy_since == 3
+        service.store.release("maintain")
+        await settled()
+        assert service.committer.busy_since is None
 
 
 async def test_how_much_is_queued_can_be_seen() -> None:

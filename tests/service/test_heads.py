@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from agent_journal.model import AgentId
 from helpers import ALICE, BOB, Service, append, codes_of, settled, terminated
 
 
@@ -137,3 +138,17 @@ async def test_many_sessions_over_few_heads_make_whole_histories() -> None:
         await settled()
         for client in clients:
             assert codes_of(client.replies) == [None] * 30
+
+
+async def test_a_compacted_agent_is_in_memory_what_it_is_on_the_disk() -> None:
+    """Else a full memory would change it: where its attempt began goes with the entries."""
+    async with Service() as service:
+        client = service.connect()
+        await client.ask(append(), {"op": "attach", "agent_id": "a"})
+        await client.ask({"op": "compact", "agent_id": "a", "force": True})
+        head = service.heads()["a"].record()
+        (stored,) = await service.store.store.load([(ALICE, AgentId("a"))])
+        assert stored is not None
+        assert stored.attachment == head.attachment
+        assert stored.attachment is not None
+        assert stored.attachment.attempt_sequence == 0

@@ -114,6 +114,26 @@ class TestLoss:
             assert await service.events() == ["AttemptStarted", "AttemptEnded"]
             assert service.resumer.news[-1] == ("interrupted", ALICE, A)
 
+    @pytest.mark.parametrize("op", ["cancel", "detach"])
+    async def test_a_loss_that_met_an_end_that_failed_is_recorded(
+        self, monkeypatch: pytest.MonkeyPatch, op: str
+    ) -> None:
+        """What would have made it pointless never got to the disk."""
+        monkeypatch.setattr(attaching, "RETRY_SECONDS", 0)
+        async with Service() as service:
+            client, person = service.connect(), service.connect()
+            await client.ask(attach())
+            service.store.fail_next_as_full()
+            service.store.hold("commit")
+            person.send({"op": op, "agent_id": "a", "epoch": 1})
+            await settled()
+            client.die()
+            await settled()
+            service.store.release("commit")
+            await settled()
+            assert code_of(person.replies[0]) == "storage_full"
+            assert await state_of(service) == "interrupted"
+
     async def test_a_loss_on_a_failed_disk_is_left_to_the_next_start(self) -> None:
         async with Service() as service:
             client = service.connect()

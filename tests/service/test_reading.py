@@ -338,6 +338,9 @@ class TestOthers:
             await bob.ask(append())
             service.clock.advance(2.5)
             own, everybodys = await root.ask({"op": "stats"}, {"op": "stats", "uid": "*"})
+            of_alice = await alice.ask_one({"op": "stats"})
+            assert of_alice["uptime_seconds"] == 2.5
+            assert not {"entries_committed", "bytes_committed", "refused", "commits"} & {*of_alice}
             assert everybodys["entries_committed"] == 3
             assert everybodys["uptime_seconds"] == 2.5
             assert everybodys["refused"] == {"malformed": 1, "sequence_conflict": 1}
@@ -347,8 +350,8 @@ class TestOthers:
     async def test_what_only_waits_is_no_commit(self) -> None:
         """A repeat that waits for the first write has an empty batch of its own."""
         async with Service() as service:
-            client = service.connect()
+            client, root = service.connect(), service.connect(ROOT)
             await client.ask(append(key="k"))
-            before = (await client.ask_one({"op": "stats"}))["commits"]
+            before = (await root.ask_one({"op": "stats"}))["commits"]
             await client.ask(append(key="k"), append(key="k"))
-            assert (await client.ask_one({"op": "stats"}))["commits"] == before
+            assert (await root.ask_one({"op": "stats"}))["commits"] == before

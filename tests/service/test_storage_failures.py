@@ -6,7 +6,12 @@ import asyncio
 
 import pytest
 
-from agent_journal.errors import DamagedError, StorageFailedError, StorageFullError
+from agent_journal.errors import (
+    DamagedError,
+    OverloadedError,
+    StorageFailedError,
+    StorageFullError,
+)
 from helpers import ALICE, BOB, Service, append, codes_of, settled, terminated
 
 
@@ -129,6 +134,33 @@ class TestFull:
                 assert codes_of(await client.ask(append("a"))) == [None]
                 assert failures <= 2 * (n + 2)
             assert failures
+
+
+class TestNoMemory:
+    async def test_a_batch_that_finds_no_memory_is_refused_and_the_next_is_not(self) -> None:
+        """What was queued behind it was numbered behind it, and is refused, too."""
+        async with Service() as service:
+            client, other = service.connect(), service.connect(BOB)
+            await client.ask(append("a"))
+            service.store.hold("commit")
+            client.send(append("a"))
+            await settled()
+            other.send(append("b"))
+            await settled()
+            service.store.fail_suddenly(OverloadedError("no memory (this is a test)", retry_ms=5))
+            service.store.release("commit")
+            await settled()
+            assert codes_of(client.replies) == [None]
+            (refused,) = other.replies
+            assert refused["error"] | {"message": ""} == {
+                "code": "overloaded",
+                "message": "",
+                "retryable": True,
+                "outcome": "not_recorded",
+                "retry_ms": 5,
+            }
+            assert codes_of(await other.ask(append("b"))) == [None]
+            assert (await client.ask_one(append("a")))["sequence"] == 2
 
 
 class TestFailed:
@@ -301,3 +333,24 @@ async def test_a_compaction_whose_caller_is_gone_is_whole() -> None:
         await settled()
         assert stays.replies[0]["sequence"] == 0
         assert await service.events() == ["New"]
+
+
+async def test_what_is_looked_at_while_others_are_refused_is_numbered_anew() -> None:
+    """Telling one connection of a full disk has it go on with what it had not looked at."""
+    async with Service(connection_bytes_in_flight_max=1000) as service:
+        client = service.connect()
+        large = {**append("a"), "event": {"Blob": "x" * 1000}}
+        service.store.fail_next_as_full()
+        service.store.hold("load")
+        for _ in range(4):  # each in a piece of its own, behind one that waits for the store
+            client.send(large)
+        service.store.hold("commit")
+        service.store.release("load")
+        await settled()
+        service.store.release("commit")
+        await settled()
+        replies = client.replies
+        recorded = [reply["sequence"] for reply in replies if reply["ok"]]
+        assert codes_of(replies)[0] == "storage_full"
+        assert recorded == [*range(len(recorded))]
+        assert await service.next_sequence("a") == len(recorded)

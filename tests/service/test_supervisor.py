@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from agent_journal.errors import OverloadedError
-from agent_journal.model import Uid
+from agent_journal.model import AgentId, Uid
 from agent_journal.service.attempt_output import Outcome
 from agent_journal.service.config import Config
 from agent_journal.service.config_resume import LauncherOptions, Resume
@@ -21,7 +21,7 @@ from agent_journal.service.recovery import bury, recover
 from agent_journal.service.supervisor import LINGER_SECONDS, RETRY_SECONDS, Supervisor
 from agent_journal.store.base import AgentRecord
 from agent_journal.store.memory import MemoryStore
-from helpers import Client, Service, settled, terminated
+from helpers import Client, Service, codes_of, settled, terminated
 
 ME = Uid(os.geteuid())  # commands are run for the daemon's own user alone
 KILLED = Outcome(how="signalled", signal="SIGKILL")
@@ -41,6 +41,7 @@ class FakeAttempt:
         self.pid: int | None = pid
         self.is_over = False
         self.is_asked_to_end = False
+        self.is_closed = False
         self.how = KILLED
         self._on_end: Callable[[], None] | None = None
 
@@ -55,6 +56,7 @@ class FakeAttempt:
 
     def close(self) -> None:
         self._on_end = None
+        self.is_closed = True
 
     def ends(self, how: Outcome = KILLED) -> None:
         self.is_over, self.how = True, how
@@ -72,6 +74,7 @@ class FakeLaunchers:
         self.refusals: dict[str, str] = {}
         self.while_starting: Callable[[FakeAttempt], Any] | None = None
         self.survivors: dict[str, FakeAttempt] = {}
+        self.survivor_number = 0  # the present attempt's, if no other is said
 
     async def launch(self, record: AgentRecord, means: Means, config: Config) -> FakeAttempt:
         self.started.append(f"{record.agent_id}:{record.attempts}")
@@ -84,7 +87,13 @@ class FakeLaunchers:
         return launched
 
     def find(self, record: AgentRecord) -> FakeAttempt | None:
+        if self.survivor_number not in (0, record.attempts):
+            return None
         return self.survivors.get(record.agent_id)
+
+    def find_living(self, record: AgentRecord) -> tuple[int, FakeAttempt] | None:
+        survivor = self.survivors.get(record.agent_id)
+        return None if survivor is None else (self.survivor_number or record.attempts, survivor)
 
     @property
     def news(self) -> list[str]:
@@ -334,6 +343,22 @@ class TestNobodyElse:
             started = await host.pass_by(1)
             assert sorted(started) == ["a:4", "c:3"], "it goes on: the others follow"
 
+    async def test_a_probe_that_could_not_be_started_lets_others_try(self) -> None:
+        """Else everybody would wait, for ever, for one that waits behind them."""
+        same = Outcome(how="exited", exit_code=1, stderr="model 17 is down")
+        async with Host(outbreak_agents=2) as host:
+            await host.crash("a", "b")
+            await host.pass_by(10)
+            for agent_id in ("a", "b"):
+                await host.end(agent_id, same)
+            host.service.store.fail_next_as_full()
+            started = await host.pass_by(20)
+            started += await host.pass_by(1)
+            started += await host.pass_by(RETRY_SECONDS)
+            assert started == ["b:3"], "a could not be recorded as started"
+            await host.attach_launched("b")
+            assert await host.pass_by(30) == ["a:3"]
+
 
 class TestWaiting:
     async def detach(self, host: Host, client: Client, **members: Any) -> None:
@@ -506,6 +531,45 @@ class TestTrouble:
         assert await host.state() == "interrupted"
         assert await host.pass_by(RETRY_SECONDS) == ["a:2"]
 
+    async def test_who_was_due_while_an_attach_was_on_its_way_that_failed_is_started(
+        self, host: Host
+    ) -> None:
+        """What speaks against a launch has to be on the disk first."""
+        client = await host.attach()
+        await client.ask_one(
+            {"op": "detach", "agent_id": "a", "epoch": 1, "wake_at": "2023-11-14T22:13:25Z"}
+        )
+        client.die()
+        await settled()
+        host.service.store.fail_next_as_full()
+        host.service.store.hold("commit")
+        other = host.service.connect(ME)
+        other.send({"op": "attach", "agent_id": "a"})
+        await settled()
+        assert await host.pass_by(6) == []
+        host.service.store.release("commit")
+        await settled()
+        assert not other.replies[0]["ok"]
+        assert await host.pass_by(RETRY_SECONDS) == ["a:2"]
+
+    async def test_an_end_that_met_an_attach_that_failed_is_recorded(self, host: Host) -> None:
+        await host.crash("a")
+        await host.pass_by(10)
+        host.service.store.fail_next_as_full()
+        host.service.store.hold("commit")
+        other = host.service.connect(ME)
+        other.send({"op": "attach", "agent_id": "a"})
+        await settled()
+        host.launchers.attempts["a"].ends(Outcome(how="exited", exit_code=4))
+        await settled()
+        host.service.store.release("commit")
+        await settled()
+        other.die()
+        await settled()
+        await host.pass_by(RETRY_SECONDS)
+        assert await host.state() == "interrupted"
+        assert (await host.events())[-1]["AttemptEnded"]["exit_code"] == 4
+
     async def test_an_end_that_could_not_be_recorded_is_recorded_later(self, host: Host) -> None:
         await host.crash("a")
         await host.pass_by(10)
@@ -514,6 +578,158 @@ class TestTrouble:
         assert await host.state() == "resuming"
         await host.pass_by(RETRY_SECONDS)
         assert (await host.events())[-1]["AttemptEnded"]["exit_code"] == 4
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    async def test_the_end_of_one_that_is_parked_is_recorded(self, *, restarts: bool) -> None:
+        async with Host() as host:
+            await host.crash("a")
+            await host.pass_by(10)
+            client = await host.attach_launched()
+            await client.ask_one({"op": "park", "agent_id": "a"})
+            if not restarts:
+                await host.end(how=Outcome(how="exited", exit_code=3))
+                assert (await host.events())[-1] == {
+                    "AttemptEnded": {"attempt": 2, "how": "exited", "exit_code": 3}
+                }
+                assert len(host.service.context.owners) == 0
+                assert await host.state() == "parked"
+                return
+        async with await TestRecovery().restarted(host) as again:
+            again.service.processes.unseen = {1000, client.pid}
+            await TestRecovery().start(again)
+            assert (await again.events())[-1] == {"AttemptEnded": {"attempt": 2, "how": "lost"}}
+            assert await again.state() == "parked"
+            assert await again.pass_by(1000) == []
+
+    @pytest.mark.parametrize("by", ["attach", "park"])
+    async def test_an_end_that_is_overtaken_is_let_go(self, by: str) -> None:
+        """It could not be recorded yet, and what a person did in between says it all."""
+        async with Host() as host:
+            await host.crash("a")
+            await host.pass_by(10)
+            attempt = host.launchers.attempts["a"]
+            host.service.store.fail_next_as_full()
+            await host.end()
+            assert not attempt.is_closed
+            if by == "attach":
+                await host.attach("a")
+            else:
+                await host.service.connect(ME).ask_one({"op": "park", "agent_id": "a"})
+            await settled()
+            assert attempt.is_closed
+
+    async def test_one_that_is_let_go_on_while_it_is_started_is_not_started_twice(
+        self, host: Host
+    ) -> None:
+        """It was parked and resumed by a person; what is on its way belongs to before."""
+
+        async def park_and_resume(_: FakeAttempt) -> None:
+            host.launchers.while_starting = None
+            client = host.service.connect(ME)
+            client.send({"op": "park", "agent_id": "a"}, {"op": "resume", "agent_id": "a"})
+            await some_turns()
+            assert codes_of(client.replies) == [None, None]
+
+        await host.crash("a")
+        host.launchers.while_starting = park_and_resume
+        assert await host.pass_by(10) == ["a:2"]
+        assert await host.pass_by(LINGER_SECONDS - 1) == []
+        assert await host.pass_by(1) == []
+        assert host.launchers.attempts["a"].is_asked_to_end
+        await host.end()
+        assert await host.now() == ["a:1"]
+
+    async def test_a_loss_that_could_not_be_considered_is_while_another_process_lives(
+        self, host: Host
+    ) -> None:
+        """What was launched was replaced, and goes on; who replaced it is gone."""
+        await host.crash("a")
+        await host.pass_by(10)
+        await host.attach_launched()
+        other = await host.attach("a", take_over=True)
+        host.service.store.hold("read")
+        other.die()
+        await settled()
+        assert await host.state() == "interrupted"
+        host.service.store.fail_next_as_full()
+        host.service.store.release("read")
+        await settled()
+        started = await host.pass_by(RETRY_SECONDS)
+        started += await host.pass_by(60)
+        started += await host.pass_by(LINGER_SECONDS)
+        assert started == []
+        assert host.launchers.attempts["a"].is_asked_to_end
+        await host.end()
+        assert await host.now() == ["a:4"]
+
+    async def test_a_second_look_at_one_that_runs_does_not_lose_sight_of_it(
+        self, host: Host
+    ) -> None:
+        client = await host.attach()
+        await host.supervisor._look_again((ME, AgentId("a")))
+        client.die()
+        await settled()
+        assert await host.state() == "interrupted"
+
+    async def test_a_second_look_leaves_one_alone_that_is_being_started(self, host: Host) -> None:
+        """It was put off, and something else had it started before that was over."""
+
+        async def look_again(_: FakeAttempt) -> None:
+            await host.supervisor._look_again((ME, AgentId("a")))
+            await some_turns()
+
+        await host.crash("a")
+        host.launchers.while_starting = look_again
+        assert await host.pass_by(10) == ["a:2"]
+        assert await host.state() == "resuming"
+        await host.attach_launched()
+        assert await host.state() == "running"
+
+    @pytest.mark.parametrize("order", ["end, attach", "attach, end"])
+    async def test_who_took_over_from_one_that_ended_is_missed_when_it_is_gone_too(
+        self, host: Host, order: str
+    ) -> None:
+        """However close its loss follows upon the end that is being recorded."""
+        store = host.service.store
+        await host.crash("a")
+        await host.pass_by(10)
+        other = host.service.connect(ME)
+        if order == "end, attach":
+            store.fail_next_as_full()
+            await host.end()
+        store.hold("commit")
+        other.send({"op": "attach", "agent_id": "a"})
+        await settled()
+        store.release("commit")
+        store.hold("commit")  # of what comes behind it
+        await settled()
+        assert other.replies[0]["ok"]
+        host.launchers.attempts["a"].ends()
+        await settled()
+        other.die()
+        await settled()
+        store.release("commit")
+        await settled()
+        assert await host.state() == "interrupted"
+        assert await host.pass_by(100) == ["a:3"]
+
+    async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
+        """Its process is gone first, its connection later: nothing of it stays behind."""
+        await host.crash("a")
+        await host.pass_by(10)
+        client = await host.attach_launched()
+        host.service.store.hold("commit")
+        client.send(terminated("a", epoch=client.epoch))  # type: ignore[attr-defined]
+        await settled()
+        attempt = host.launchers.attempts["a"]
+        host.service.processes.end(client.pid)
+        attempt.ends(Outcome(how="exited", exit_code=0))
+        await settled()
+        client.lose()
+        host.service.store.release("commit")
+        await settled()
+        assert await host.state() == "completed"
+        assert attempt.is_closed
 
 
 class TestRecovery:
@@ -577,6 +793,69 @@ class TestRecovery:
             assert await again.pass_by(9.9) == []
             assert await again.pass_by(0.2) == ["a:2"]
             assert await again.pass_by(10) == ["b:2"]
+
+    @pytest.mark.parametrize("how", ["parked", "detached", "lost"])
+    async def test_a_process_that_outlived_its_turn_is_waited_for_after_a_restart(
+        self, how: str
+    ) -> None:
+        """An agent never runs twice at once, whatever its last process is still at."""
+        async with Host() as host:
+            await host.crash("a")
+            await host.pass_by(10)
+            client = await host.attach_launched()
+            epoch = client.epoch  # type: ignore[attr-defined]
+            survivor = FakeAttempt(host.launchers.attempts["a"].pid or 0)
+            if how == "parked":
+                await client.ask_one({"op": "park", "agent_id": "a"})
+            elif how == "detached":
+                await client.ask_one({"op": "detach", "agent_id": "a", "epoch": epoch})
+            else:
+                # Another process took it over, and is gone.
+                await (await host.attach("a", take_over=True)).ask_one({"op": "ping"})
+                host.service.clients[-1].die()
+                await settled()
+                assert await host.state() == "interrupted"
+        async with await self.restarted(host) as again:
+            again.service.processes.unseen = {1000}
+            again.launchers.survivors["a"] = survivor
+            await self.start(again)
+            client = again.service.connect(ME)
+            reply = await client.ask_one({"op": "resume", "agent_id": "a"})
+            assert await again.pass_by(LINGER_SECONDS - 1) == []
+            if reply["state"] == "running":
+                return  # parked in its hands, and let go on: it is the one that runs
+            assert await again.pass_by(2) == []
+            assert survivor.is_asked_to_end
+            survivor.ends()
+            await settled()
+            assert len(await again.now()) == 1
+
+    @pytest.mark.parametrize("number", [2, 3], ids=["the launched", "an earlier one's"])
+    async def test_a_process_that_outlived_its_agent_s_owner_is_waited_for_too(
+        self, number: int
+    ) -> None:
+        """The owner died with the daemon; what had been started for the agent did not."""
+        async with Host() as host:
+            await host.crash("a")
+            await host.pass_by(10)
+            survivor = FakeAttempt(7777)
+            if number == 2:
+                owner = await host.attach_launched()
+            else:
+                owner = await host.attach("a")  # a person, before what was launched did
+        async with await self.restarted(host) as again:
+            again.service.processes.unseen = {1000, owner.pid}
+            again.launchers.survivors["a"] = survivor
+            again.launchers.survivor_number = 2
+            await self.start(again)
+            assert await again.pass_by(LINGER_SECONDS - 1) == []
+            await again.pass_by(2)
+            assert survivor.is_asked_to_end
+            assert await again.pass_by(100) == []
+            survivor.ends()
+            await settled()
+            started = await again.now() + await again.pass_by(60)
+            assert len(started) == 1
 
     async def test_one_that_was_being_started_is_found_again(self) -> None:
         async with Host() as host:

@@ -32,6 +32,17 @@ class TestWhatIsThere:
             ({"agent_id": "b", "from_position": 2}, [3, 5]),
             ({"agent_id": "nobody"}, []),
             ({"agent_id": "nobody", "last": 3}, []),
+            ({"before_position": 0}, []),
+            ({"before_position": 3}, [0, 1, 2]),
+            ({"before_position": 99}, [0, 1, 2, 3, 4, 5]),
+            ({"from_position": 2, "before_position": 4}, [2, 3]),
+            ({"from_position": 4, "before_position": 2}, []),
+            ({"last": 2, "before_position": 4}, [2, 3]),
+            ({"last": 9, "before_position": 4}, [0, 1, 2, 3]),
+            ({"last": 0, "before_position": 4}, []),
+            ({"agent_id": "b", "before_position": 4}, [1, 3]),
+            ({"agent_id": "b", "before_position": 3, "last": 1}, [1]),
+            ({"agent_id": "b", "before_position": 1, "last": 1}, []),
         ],
         ids=str,
     )
@@ -46,7 +57,7 @@ class TestWhatIsThere:
             assert positions(entries) == expected
             assert all(line["id"] == 1 for line in entries)
             assert (end["id"], end["ok"]) == (1, True)
-            assert end["position"] >= 6
+            assert end["position"] >= min(asked.get("before_position", 6), 6)
             assert ping == {"id": 2, "ok": True}
 
     async def test_where_it_ended_the_next_one_goes_on(self) -> None:
@@ -336,6 +347,28 @@ class TestClosing:
                 await settled()
             await service.close()
             assert client.sink.is_closed
+
+    async def test_a_daemon_that_stops_answers_a_tail_that_it_cuts_short(self) -> None:
+        """Every line is answered, in order: what is behind it must not seem to be its answer."""
+        async with Service() as service:
+            client, other = service.connect(), service.connect()
+            await other.ask(append("a"))
+            service.store.hold("scan")
+            client.send({"id": 1, "op": "tail", "follow": False}, {"id": 2, "op": "ping"})
+            await settled()
+            client.session.stop()
+            await settled()
+            replies = client.replies
+            assert [reply["id"] for reply in replies] == [1, 2]
+            assert codes_of(replies) == ["shutting_down", None]
+
+    async def test_a_daemon_that_stops_says_so_on_its_streams(self) -> None:
+        async with Service() as service:
+            client = service.connect()
+            await client.ask({"op": "tail", "id": 1})
+            await service.close()
+            (last,) = client.replies
+            assert (last["id"], code_of(last)) == (1, "shutting_down")
 
     async def test_a_committer_that_ends_ends_the_streams_and_says_so(self) -> None:
         async with Service() as service:

@@ -282,6 +282,30 @@ class TestResume:
         }
 
     @pytest.mark.parametrize(
+        ("users", "others"),
+        [('["*"]', "[]"), ('["anna", "bob"]', "[]"), ('["anna"]', '["bob"]')],
+        ids=str,
+    )
+    def test_a_template_unit_is_of_one_user(
+        self, problems: Callable[[str], list[str]], users: str, others: str
+    ) -> None:
+        """Its instances are named by the agent's id alone, and two users may use one id."""
+        found = problems(
+            f'[launchers.a]\nunit = "x-agent@.service"\nusers = {users}\n'
+            f'[launchers.b]\nunit = "x-agent@.service"\nusers = {others}\n'
+        )
+        assert found
+        assert all("is for agents of one user" in problem for problem in found)
+
+    def test_a_template_unit_may_have_two_launchers_of_one_user(self, path: Path) -> None:
+        path.write_text(
+            '[launchers.a]\nunit = "x-agent@.service"\nusers = ["anna"]\n'
+            '[launchers.b]\nunit = "x-agent@.service"\nusers = ["anna"]\n'
+            '[launchers.c]\nunit = "y-agent@.service"\nusers = ["bob"]\n'
+        )
+        assert {*load(path).launchers} == {"a", "b", "c"}
+
+    @pytest.mark.parametrize(
         ("users", "uid", "is_for"),
         [
             ((), os.geteuid(), True),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent_journal.errors import FrameTooLargeError
-from agent_journal.framing import Framer
+from agent_journal.errors import FrameTooLargeError, MalformedError
+from agent_journal.framing import DISCARDED_LINE, TOO_LONG, UNFINISHED_LINE, Framer
 from agent_journal.wire import RefusedLineError, decode_request
 
 FRAME_MAX = 40
@@ -34,6 +34,11 @@ def is_too_long(line: bytes) -> bool:
     return False
 
 
+def sayable(line: bytes) -> bytes:
+    """Return *line* as it comes out: one that begins with NUL is not to look like our words."""
+    return b"\0" + line if line.startswith(b"\0") else line
+
+
 class TestFraming:
     streams = st.lists(st.sampled_from([b"", b"a", b"x" * 39, b"x" * 40, b"x" * 41, b"yy\r"])).map(
         b"\n".join
@@ -50,11 +55,26 @@ class TestFraming:
             found += lines_of(framer, piece)
             assert framer.partial_bytes <= FRAME_MAX
         *lines, rest = stream.split(b"\n")
-        expected: list[bytes | None] = [None if len(one) > FRAME_MAX else one for one in lines]
+        expected: list[bytes | None] = [
+            None if len(one) > FRAME_MAX else sayable(one) for one in lines
+        ]
         if len(rest) > FRAME_MAX:
             expected.append(None)
         assert found == expected
         assert framer.partial_bytes == (len(rest) if len(rest) <= FRAME_MAX else 0)
+
+    @pytest.mark.parametrize("word", [TOO_LONG + b"1", DISCARDED_LINE, UNFINISHED_LINE])
+    @pytest.mark.parametrize("cut", [0, 3])
+    def test_a_client_cannot_say_what_the_framer_says(self, word: bytes, cut: int) -> None:
+        """It would be told that its line was too long, or that the daemon is overloaded."""
+        framer = Framer(FRAME_MAX)
+        stream = word + b"\n" + word + b"\n"
+        lines = framer.feed(stream[:cut]) + framer.feed(stream[cut:])
+        assert len(lines) == 2
+        for line in lines:
+            with pytest.raises(RefusedLineError) as refused:
+                decode_request(line)
+            assert isinstance(refused.value.error, MalformedError)
 
     def test_a_line_too_long_is_told_of_before_it_ends(self) -> None:
         framer = Framer(FRAME_MAX)

@@ -162,11 +162,27 @@ class TestOutbreak:
         launches.queue.started(name("a"))
         assert launches.pass_by(0.1) == ["b"]
 
+    async def test_a_probe_that_comes_again_is_not_held_back_by_itself(
+        self, launches: Launches
+    ) -> None:
+        """Its start was put off, with others waiting for what becomes of it."""
+        launches.queue.started(name("a"))
+        launches.put("a")
+        assert launches.pass_by(0.1) == ["a"]
+
     async def test_when_nobody_knows_how_the_probe_ended_another_tries(
         self, launches: Launches
     ) -> None:
         self.end(launches, "a", None)
         assert launches.pass_by(0.1) == ["b"]
+
+    async def test_nothing_is_kept_of_a_crash_that_nobody_waits_for(
+        self, launches: Launches
+    ) -> None:
+        for agent_id in ("b", "c"):
+            assert launches.queue._held
+            launches.queue.drop(name(agent_id))
+        assert not launches.queue._held
 
     async def test_who_is_dropped_while_held_back_is_not_started(self, launches: Launches) -> None:
         launches.queue.drop(name("b"))

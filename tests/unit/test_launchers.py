@@ -267,6 +267,46 @@ class TestFinding:
     ) -> None:
         assert launchers.find(self.started(launchers, tmp_path, **member)) is None
 
+    def test_a_keeper_that_was_asked_for_and_has_not_begun_will_not(
+        self, launchers: Launchers, tmp_path: Path
+    ) -> None:
+        """Its daemon was killed in between: what it would start is about to be started anew."""
+        found = self.started(launchers, tmp_path)
+        directory = tmp_path / str(ME) / "a" / "3"
+        (directory / "process.json").unlink()
+        (directory / "spec").touch()
+        assert launchers.find(found) is None
+        assert not (directory / "spec").exists()
+
+    def test_one_that_its_keeper_is_just_starting_is_found(
+        self, launchers: Launchers, tmp_path: Path
+    ) -> None:
+        found = self.started(launchers, tmp_path)
+        directory = tmp_path / str(ME) / "a" / "3"
+        known = json.loads((directory / "process.json").read_text())
+        (directory / "process.json").unlink()
+        (directory / "keeper.json").write_text(json.dumps({**known, "pid": None}))
+        attempt = launchers.find(found)
+        assert attempt is not None
+        assert not attempt.is_over
+        assert attempt.pid is None
+        (directory / "process.json").write_text(json.dumps(known))
+        assert attempt.pid == os.getpid(), "by now it is known who was started"
+        attempt.close()
+
+    @pytest.mark.parametrize("lives", [True, False])
+    def test_an_earlier_attempt_that_lives_is_seen(
+        self, launchers: Launchers, tmp_path: Path, *, lives: bool
+    ) -> None:
+        """Under whatever number: a person who resumes an agent has its attempts count anew."""
+        found = self.started(launchers, tmp_path, **({} if lives else {"keeper_start_time": 1}))
+        found.attempts = 0
+        living = launchers.find_living(found)
+        assert (living is not None) is lives
+        if living is not None:
+            assert living[0] == 3
+            living[1].close()
+
     async def test_a_later_process_with_the_keeper_s_pid_is_not_the_keeper(
         self, launchers: Launchers, tmp_path: Path
     ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,6 +138,17 @@ class TestDecoding:
         assert type(decode_request(raw)) is kind
 
     @pytest.mark.parametrize(
+        "members",
+        [
+            b'"op":"append","entries":[{"event":{"A":1},"iteration":-1,"iteration":7}]',
+            b'"op":"append","entries":[{"timestamp":"now","event":{"A":1},"timestamp":null}]',
+            b'"op":"attach","command":{"argv":1,"cwd":"/","argv":["x"]}',
+        ],
+    )
+    def test_the_last_of_a_repeated_member_counts_within_another(self, members: bytes) -> None:
+        assert decode_request(b'{"agent_id":"a",%b}' % members)
+
+    @pytest.mark.parametrize(
         ("raw", "says"),
         [
             (b"", "empty"),
@@ -241,18 +255,47 @@ class TestDecoding:
         assert field in refused.error.message
         assert refused.request_id == request_id
 
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"op":"read","agent_id":7}',
+            b'{"op":"read"}',
+            b'{"op":"nonsense"}',
+            b'{"op":7}',
+            b'{"op":"append","agent_id":"a","entries":[{"event":{"A":1},"iteration":-1}]}',
+            b"nonsense",
+            b'{"x":"\xff"}',
+            b"\0\0",
+        ],
+    )
+    def test_a_refused_line_is_not_kept(self, raw: bytes) -> None:
+        """An error in a cycle with its own frame kept it, and all that came with it."""
+        sent = bytes(bytearray(raw))
+        gc.collect()
+        gc.disable()
+        try:
+            before = sys.getrefcount(sent)
+            for _ in range(3):
+                with contextlib.suppress(RefusedLineError):
+                    decode_request(sent)
+            assert sys.getrefcount(sent) == before
+        finally:
+            gc.enable()
+
     @given(name=st.text())
     def test_an_unknown_operation_is_named_with_those_there_are(self, name: str) -> None:
         refused = refused_or_none(line(op=name, id="x"))
         if refused is None:
-            assert name in {"agents", "close", "hello", "ping", "stats", "tail"}
+            assert name in {"agents", "backup", "close", "hello", "ping", "stats", "tail", "verify"}
             return
         assert refused.request_id == "x"
         assert len(refused.error.message) < 400
         if isinstance(refused.error, UnknownOpError):
             assert "append" in refused.error.message
         else:
-            assert name in {"append", "compact", "describe", "read"}
+            holding = {"attach", "cancel", "decide", "detach", "fork", "park", "resume", "signal"}
+            others = {"append", "compact", "describe", "export", "import", "read"}
+            assert name in holding | others
 
     @given(raw=st.binary(max_size=200))
     def test_no_bytes_raise_anything_but_a_refusal(self, raw: bytes) -> None:
@@ -309,7 +352,8 @@ class TestChecks:
             ("k" * 257, False),
             ("ä" * 128, True),
             ("ä" * 129, False),
-            ("\x00", True),
+            ("k\x00", True),
+            ("\x00k", False),
         ],
         ids=lambda value: f"{ascii(value)[:9]}-{len(value)}" if isinstance(value, str) else "",
     )

@@ -26,10 +26,10 @@ COMMANDS: Final[dict[str, str]] = {
     "demo": "see agent and daemon killed, the agent resumed, nothing lost or done twice",
     "run": "run a program as an agent: it is started again when it crashes",
     "append": "record an event, or a stream of them from standard input",
+    "ls": "list your agents, the newest first (also: agents)",
     "read": "show what an agent recorded",
     "show": "show an agent's story: attempts, steps, what was replayed",
     "why": "say why an agent is not running, and what to do",
-    "agents": "list your agents",
     "describe": "show what is known of one agent",
     "signal": "send an agent a signal that it waits for",
     "decide": "say what became of a step in doubt",
@@ -39,11 +39,24 @@ COMMANDS: Final[dict[str, str]] = {
     "fork": "make a new agent of another's first entries",
     "verify-replay": "see whether changed code still fits what an agent recorded",
     "compact": "remove the entries of a finished agent",
+    "export": "write agents, with all that is kept of them, to a file",
+    "import": "take in agents that were exported, or Symbiont's array of entries",
+    "backup": "copy the whole journal while the daemon runs (its own user and root)",
+    "restore": "put a backup in the place of the journal, while the daemon is stopped",
+    "verify": "see whether the journal is what was written",
+    "accept-loss": "go on with what is left of a damaged journal, which is kept aside",
     "tail": "show entries as they are recorded",
+    "hook": "record what Claude Code's hooks tell, on standard input",
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
 }
+
+# A module can't be called as the language's own words are.
+MODULES: Final = {"import": "import_agents"}
+
+# Other names of commands, which are taken too and not listed.
+ALIASES: Final = {"agents": "ls"}
 
 WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 
@@ -115,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    argv = _by_its_name(argv)
     if misspelt := _unknown_command(argv):
         _print_failure(misspelt)
         return ExitCode.USAGE
@@ -195,13 +209,27 @@ def _seconds(text: str) -> float:
 
 
 def _command(name: str) -> Command:
-    return cast("Command", importlib.import_module(f".{name.replace('-', '_')}", __package__))
+    module = MODULES.get(name, name.replace("-", "_"))
+    return cast("Command", importlib.import_module(f".{module}", __package__))
+
+
+def _first_word_at(argv: Sequence[str]) -> int | None:
+    values = {at + 1 for at, word in enumerate(argv) if word in {"-s", "--socket", "--wait"}}
+    words = (at for at, w in enumerate(argv) if at not in values and not w.startswith("-"))
+    return next(words, None)
 
 
 def _first_word(argv: Sequence[str]) -> str | None:
-    values = {at + 1 for at, word in enumerate(argv) if word in {"-s", "--socket", "--wait"}}
-    words = (w for at, w in enumerate(argv) if at not in values and not w.startswith("-"))
-    return next(words, None)
+    at = _first_word_at(argv)
+    return None if at is None else argv[at]
+
+
+def _by_its_name(argv: list[str]) -> list[str]:
+    """Return the command line with its command's own name in place of another one for it."""
+    at = _first_word_at(argv)
+    if at is None or argv[at] not in ALIASES:
+        return argv
+    return [*argv[:at], ALIASES[argv[at]], *argv[at + 1 :]]
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:

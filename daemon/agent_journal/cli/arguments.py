@@ -46,6 +46,18 @@ def add_uid(parser: argparse.ArgumentParser, *, everyone: bool = False) -> None:
     )
 
 
+def add_agent_id(
+    parser: argparse.ArgumentParser,
+    what: str = "the agent's id",
+    *,
+    nargs: Literal["?"] | None = None,
+) -> None:
+    """Add the name of an agent that is there: its id, or so much of it as no other begins with."""
+    told = f"{what}, or a beginning of it that is no other's"
+    parser.add_argument("agent", metavar="AGENT", nargs=nargs, help=told)
+    parser.set_defaults(finds_agent=True)
+
+
 def json_object(text: str | bytes) -> dict[str, object]:
     """Read one JSON object.
 

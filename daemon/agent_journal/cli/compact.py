@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .connection import connected
 from .failures import ExitCode
 from .output import print_json
@@ -19,7 +19,7 @@ EXAMPLES: Final = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     parser.add_argument("--force", action="store_true", help="also where the agent has not ended")
     add_uid(parser)
 

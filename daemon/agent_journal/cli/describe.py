@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ..clock import Clock
-from .agents import STATE_STYLES
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .connection import connected
 from .details import any_value
 from .failures import ExitCode
 from .output import print_json
+from .states import STATE_STYLES
 from .terminal import Cell, Column, Table, standard_output
 from .timestamps import age, clock_time
 
@@ -31,7 +31,7 @@ COLUMNS: Final = (Column(title="FIELD"), Column(title="VALUE", flexible=True))
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     add_uid(parser)
 
 

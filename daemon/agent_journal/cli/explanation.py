@@ -6,6 +6,7 @@ its own sentences; a newer daemon's state is told with what there is.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -57,6 +58,13 @@ class _Case:
     def hint(self, command: str) -> None:
         self.explanation.tries.append(f"agent-journal {command}")
 
+    def _hint_of(self, verb: str, word: str, option: str = "") -> None:
+        """Tell what to type with *word*, which an agent said, and which no shell is to obey."""
+        words = [self.name, shlex.quote(word)]
+        options = [option] if option else []
+        told = [*options, "--", *words] if word.startswith("-") else [*words, *options]
+        self.hint(" ".join([verb, *told]))
+
     def _hint_by_hand(self) -> None:
         self.explanation.tries.append(f"AGENT_JOURNAL_AGENT_ID={self.name} CMD")
 
@@ -101,7 +109,7 @@ class _Case:
             self.say(f"{self.name} was given up cleanly and waits for somebody to resume it.")
             self._say_who_launches("It can be")
         if names:
-            self.hint(f"signal {self.name} {names[0]}")
+            self._hint_of("signal", names[0])
         if self._is_launchable():
             self.hint(f"resume {self.name}")
         else:
@@ -224,8 +232,8 @@ class _Case:
                 f"Step {run.key}{more} is in doubt: it was begun in attempt {run.attempt}, and "
                 "nobody knows whether it took effect. Find out, then decide."
             )
-            self.hint(f"decide {self.name} {run.key} --rerun")
-            self.hint(f"decide {self.name} {run.key} --result JSON")
+            self._hint_of("decide", run.key, "--rerun")
+            self._hint_of("decide", run.key, "--result JSON")
         return bool(waiting) and self.state == "parked"
 
     def _say_who_launches(self, begin: str) -> None:

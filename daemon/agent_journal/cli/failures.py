@@ -7,6 +7,7 @@ without reading text.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -115,7 +116,7 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
     ),
     "damaged": (
         ExitCode.DAMAGED,
-        "the daemon's log (journalctl -u agent-journald) says what is damaged; restore a backup",
+        "stop the daemon; agent-journal verify --offline, then restore a backup, or accept-loss",
     ),
     "storage_failed": (
         ExitCode.FAILED,
@@ -163,9 +164,8 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
         hint = f"again in {error.details['retry_ms']} ms, with fewer requests at once"
     elif "keys" in error.details and command == "append":
         hint = "the same again with --key {key}: recorded once, whatever became of this try"
-    return Failure(
-        exit_code, what, hint.format(agent=agent or "AGENT", command=command, key=_key(error))
-    )
+    named = {"agent": shlex.quote(agent or "AGENT"), "key": shlex.quote(_key(error))}
+    return Failure(exit_code, what, hint.format(command=command, **named))
 
 
 def _key(error: JournalError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from ..clock import Clock
-from .arguments import add_uid, natural
+from .arguments import add_agent_id, add_uid, natural
 from .connection import connected
 from .details import detail, event_name, event_style
 from .failures import ExitCode
@@ -34,7 +34,7 @@ COLUMNS: Final = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     parser.add_argument(
         "--from",
         dest="from_sequence",
@@ -49,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries."""
-    place = (arguments.agent, arguments.from_sequence, arguments.limit)
     with connected(arguments) as journal:
+        place = (arguments.agent, arguments.from_sequence, arguments.limit)
         if arguments.json:
             from .verbatim import print_line, read_lines  # noqa: PLC0415 - imports the client
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ..clock import Clock
-from .agents import STATE_STYLES
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .connection import connected
 from .details import any_value, detail, event_style
 from .failures import ExitCode
 from .output import print_json
+from .states import STATE_STYLES
 from .terminal import Cell, Column, Row, Rule, Table, Terminal, Wide, harmless, standard_output
 from .timeline import Attempt, Ending, Item, Moment, Run, StepState, Timeline, tell, tokens_of
 from .timestamps import clock_time, duration, wire_time
@@ -57,7 +57,7 @@ SHOWN_ATTEMPTS_MAX: Final = 3
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     add_uid(parser)
 
 
@@ -79,10 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def look(arguments: argparse.Namespace) -> tuple[dict[str, Any], Timeline]:
     """Return what the daemon says of the agent, and the agent's story."""
-    asked = {"op": "describe", "agent_id": arguments.agent}
-    if arguments.uid is not None:
-        asked["uid"] = arguments.uid
     with connected(arguments) as journal:
+        asked = {"op": "describe", "agent_id": arguments.agent}
+        if arguments.uid is not None:
+            asked["uid"] = arguments.uid
         agent: dict[str, Any] = journal.call(asked)["agent"]
         entries = journal.read(arguments.agent, uid=arguments.uid)
         return agent, tell(entries, is_owned=agent["state"] in OWNED)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..clock import Clock
-from .arguments import add_uid, natural
+from .arguments import add_agent_id, add_uid, natural
 from .connection import connected
 from .details import detail, event_name, event_style
 from .failures import ExitCode
@@ -38,7 +38,7 @@ COLUMNS: Final = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", nargs="?", help="only this agent's entries")
+    add_agent_id(parser, "only this agent's entries: its id", nargs="?")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "-n",
@@ -62,15 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     last = arguments.last
     if last is None and arguments.from_position is None:
         last = LAST_DEFAULT
-    what: dict[str, Any] = {
-        "agent_id": arguments.agent,
-        "from_position": arguments.from_position,
-        "last": last,
-        "follow": not arguments.no_follow,
-        "uid": arguments.uid,
-    }
     terminal = standard_output()
     with connected(arguments) as journal:
+        what: dict[str, Any] = {
+            "agent_id": arguments.agent,
+            "from_position": arguments.from_position,
+            "last": last,
+            "follow": not arguments.no_follow,
+            "uid": arguments.uid,
+        }
         if arguments.json:
             from ..client._requests import Tail  # noqa: PLC0415 - only now
             from .verbatim import print_line, tail_lines  # noqa: PLC0415 - imports the client

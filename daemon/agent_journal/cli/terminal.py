@@ -133,10 +133,16 @@ class Terminal:
         self.is_tty: Final = stream.isatty()
         self.has_colours: Final = _wants_colours(environ, is_tty=self.is_tty)
         self.width: Final = _width(stream, environ, is_tty=self.is_tty)
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._is_unicode: Final = encoding.lower().replace("-", "") == "utf8"
 
     def paint(self, text: str, style: str) -> str:
         """Return *text* in *style*, or as it is where there are no colours."""
         return f"{STYLES[style]}{text}{RESET}" if style and text and self.has_colours else text
+
+    def sign(self, sign: str, plain: str) -> str:
+        """Return *sign*, or *plain* where the locale has no such character."""
+        return sign if self._is_unicode else plain
 
     def line(self, text: str = "") -> None:
         """Print a line; *text* is already harmless."""
@@ -185,12 +191,14 @@ class Table:
     and widens the ones after it.
     """
 
-    def __init__(self, terminal: Terminal, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, terminal: Terminal, columns: Sequence[Column], *, with_header: bool = True
+    ) -> None:
         self._terminal = terminal
         self._columns = columns
         self._shown = list(range(len(columns)))
         self._widths = [max(width_of(c.title), c.width_min) for c in columns]
-        self._has_header = False
+        self._has_header = not with_header  # or it was printed
 
     def print(self, rows: Iterable[Row]) -> int:
         """Print all *rows* and return how many there were."""
@@ -291,7 +299,9 @@ class Table:
         widths = self._widths.copy()
         if self._terminal.width is not None:
             excess = self._taken(widths) - self._terminal.width
-            for index in self._shown:
+            for index in reversed(self._shown):
                 if self._columns[index].flexible and excess > 0:
-                    widths[index] = max(widths[index] - excess, FLEXIBLE_WIDTH_MIN)
+                    wanted = widths[index]
+                    widths[index] = min(max(wanted - excess, FLEXIBLE_WIDTH_MIN), wanted)
+                    excess -= wanted - widths[index]
         return widths

@@ -38,12 +38,21 @@ def clock_time(timestamp: str | datetime, *, clock: Clock) -> str:
 def age(timestamp: str | datetime, *, clock: Clock) -> str:
     """Return how long ago *timestamp* was, like ``5 min ago``."""
     try:
-        seconds = int(clock.wall_us() / 1e6 - parsed(timestamp).timestamp())
+        return f"{span(timestamp, clock=clock)} ago"
     except ValueError:
         return str(timestamp)
+
+
+def span(timestamp: str | datetime, *, clock: Clock) -> str:
+    """Return the time since *timestamp*, like ``5 min``.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    seconds = int(clock.wall_us() / 1e6 - parsed(timestamp).timestamp())
     for below, unit, name in AGES:
         if below is None or seconds < below:
-            return f"{max(seconds, 0) // unit} {name} ago"
+            return f"{max(seconds, 0) // unit} {name}"
     raise AssertionError  # the last row has no bound
 
 

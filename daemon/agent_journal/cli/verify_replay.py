@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .child import executable
 from .connection import connected
 from .failures import CommandError, ExitCode, usage_error
@@ -35,7 +35,7 @@ OUTPUT_LINES_SHOWN: Final = 15
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent whose journal is replayed")
+    add_agent_id(parser, "the id of the agent whose journal is replayed")
     parser.add_argument(
         "--from",
         dest="file",
@@ -150,5 +150,6 @@ def _lines(difference: Difference) -> list[str]:
     if difference.recorded is None and difference.now is None:
         return [difference.what]
     if difference.recorded is None and isinstance(difference.now, str):
-        return [difference.what, *difference.now.splitlines()]  # the client's own words
+        # The client's own words, in which an agent's may begin a line: none looks like ours.
+        return [difference.what, *(f"  {line}" for line in difference.now.splitlines())]
     return difference.lines()

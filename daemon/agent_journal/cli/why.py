@@ -7,7 +7,7 @@ import textwrap
 from typing import Final
 
 from ..clock import Clock
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .explanation import explain
 from .failures import ExitCode
 from .output import print_json
@@ -24,7 +24,7 @@ INDENT: Final = "  "
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     add_uid(parser)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .arguments import add_uid
+from .arguments import add_agent_id, add_uid
 from .connection import connected
 from .failures import ExitCode, usage_error
 from .output import print_json
@@ -21,7 +21,7 @@ from .terminal import harmless, standard_output
 
 def add_agent(parser: argparse.ArgumentParser, *, reason: str | None = None) -> None:
     """Add the agent, and the reason where one may be given."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's id")
+    add_agent_id(parser)
     if reason is not None:
         parser.add_argument("--reason", metavar="TEXT", help=reason)
     add_uid(parser)
@@ -40,11 +40,11 @@ def say(
     """
     from .verbatim import call_lines  # noqa: PLC0415 - imports the client
 
-    known = {"op": op, "agent_id": arguments.agent, "uid": arguments.uid, **fields}
-    members = {name: json.dumps(value) for name, value in known.items() if value is not None}
-    members.update(typed or {})
-    text = ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items())
     with connected(arguments) as journal:
+        known = {"op": op, "agent_id": arguments.agent, "uid": arguments.uid, **fields}
+        members = {name: json.dumps(value) for name, value in known.items() if value is not None}
+        members.update(typed or {})
+        text = ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items())
         [line] = call_lines(journal, f"{{{text}}}")
     reply: dict[str, Any] = json.loads(line)
     del reply["ok"]

@@ -190,16 +190,33 @@ class AsyncClient(AsynchronousHolding):
         """
         return await self._channel.perform(requests.describe(agent_id, uid))
 
-    def agents(
+    def agents(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         state: str | None = None,
         kind: str | None = None,
         limit: int | None = None,
         uid: int | str | None = None,
+        newest: bool = False,
+        prefix: str | None = None,
+        after: int | None = None,
     ) -> AsyncGenerator[Agent, None]:
-        """Yield one's agents in the order of their first entries; an admin's ``uid="*"``: all."""
-        return self._all(requests.AgentPages(state=state, kind=kind, limit=limit, uid=uid))
+        """Yield one's agents in the order of their first entries; an admin's ``uid="*"``: all.
+
+        With *newest*, the last ones first.  With *prefix*, by id, those whose ids
+        begin so.  With *after*, those behind that first position.
+        """
+        return self._all(
+            requests.AgentPages(
+                state=state,
+                kind=kind,
+                limit=limit,
+                uid=uid,
+                newest=newest,
+                prefix=prefix,
+                after=after,
+            )
+        )
 
     async def compact(self, agent_id: str, *, force: bool = False, uid: int | None = None) -> int:
         """Remove all of the agent's entries and return how many there were.

@@ -249,11 +249,22 @@ class ReadPages:
 class AgentPages:
     """Lists agents page by page."""
 
-    def __init__(
-        self, *, state: str | None, kind: str | None, limit: int | None, uid: int | str | None
+    def __init__(  # noqa: PLR0913 - the operation has so many members
+        self,
+        *,
+        state: str | None,
+        kind: str | None,
+        limit: int | None,
+        uid: int | str | None,
+        newest: bool = False,
+        prefix: str | None = None,
+        after: int | None = None,
     ) -> None:
-        self._fields = {"state": state, "kind": kind, "uid": uid}
-        self._after: int | None = None
+        self._fields = {"state": state, "kind": kind, "uid": uid, "prefix": prefix}
+        if newest:
+            self._fields["order"] = "newest"
+        self._is_by_id = prefix is not None
+        self._after: int | str | None = after
         self._left = limit
 
     def next_request(self) -> Request[list[Agent]] | None:
@@ -267,7 +278,7 @@ class AgentPages:
         agents = [agent_from(fields) for fields in reply["agents"]]
         _check_progress(agents, reply)
         if agents:
-            self._after = agents[-1].first_position
+            self._after = agents[-1].agent_id if self._is_by_id else agents[-1].first_position
         self._left = _left(self._left, len(agents), more=reply["more"])
         return agents
 
@@ -295,7 +306,7 @@ class Tail:
     later end when its connection is lost before the first entry.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         agent_id: str | None,
@@ -303,11 +314,12 @@ class Tail:
         last: int | None,
         follow: bool,
         uid: int | str | None,
+        before_position: int | None = None,
     ) -> None:
         if from_position is not None and last is not None:
             raise InvalidError("give from_position or last, not both", field="last")
         self.items: list[Entry] = []  # those that came and were not taken yet
-        self._fields = {"agent_id": agent_id, "uid": uid}
+        self._fields = {"agent_id": agent_id, "uid": uid, "before_position": before_position}
         self._position = from_position  # where to go on, when that is known
         self._last = last
         self._follow = follow

@@ -8,11 +8,16 @@ one chunk more than its bound, and ten thousand connections ten thousand
 chunks; so at twice a bound of a uid or of all, what comes is refused as
 ``overloaded``, which is certain and cheap.
 
+The bound of all is for those who fill it: a uid that has less in flight than an
+equal share of it is served as ever, however many others flood.  So all of them
+together may have up to twice the bound before any of them is refused.
+
 Replies that a client does not read count too, and so do lines that never end.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from ..model import Uid
@@ -105,10 +110,13 @@ class Admission:
 
     def _exceeds(self, account: Account, factor: int) -> bool:
         limits = self.limits
-        return (
-            self.bytes_in_flight >= factor * limits.bytes_in_flight_max
-            or account.bytes_in_flight >= factor * limits.uid_bytes_in_flight_max
-        )
+        if account.bytes_in_flight >= factor * limits.uid_bytes_in_flight_max:
+            return True
+        if self.bytes_in_flight < factor * limits.bytes_in_flight_max:
+            return False
+        # Who has less than an equal share (and one is left over) is not whom it is full of.
+        share = limits.bytes_in_flight_max // (len(self.accounts) + 1)
+        return account.bytes_in_flight >= share
 
     def wait(self, connection: Paused) -> None:
         """Have *connection* resumed when there is room."""
@@ -126,4 +134,6 @@ class Admission:
             account = self.accounts.get(connection.uid)
             if account is None or 2 * account.bytes_in_flight <= limits.uid_bytes_in_flight_max:
                 self._waiting.pop(connection, None)
-                connection.resume()
+                # Not now: whoever made room is in the middle of something, and may
+                # be the one that waited.
+                asyncio.get_running_loop().call_soon(connection.resume)

@@ -8,6 +8,7 @@ nothing may be awaited.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from ..lifecycle import Change, advance
@@ -52,6 +53,18 @@ async def submit(
 async def settle(context: Context, uid: Uid) -> None:
     """Wait until everything that was queued in a namespace is durable."""
     await submit(context, uid)
+
+
+async def surely(context: Context, uid: Uid, recording: Awaitable[bool]) -> bool:
+    """Record something, or be sure that it was not to be recorded.
+
+    What speaks against it may itself be on its way to the disk, and not get there.
+    Then this fails as that does, and is to be tried again.
+    """
+    is_recorded = await recording
+    if not is_recorded:
+        await settle(context, uid)
+    return is_recorded
 
 
 async def head_of(context: Context, uid: Uid, agent_id: AgentId) -> Head:

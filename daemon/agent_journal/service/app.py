@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,14 @@ from .context import Context
 from .heads import Heads
 from .launchers import Launchers
 from .metrics import Metrics
-from .places import Lock, listening_socket, private_directory
+from .places import Lock, listening_socket, private_directory, private_journal
+from .private_files import real_path
 from .recovery import bury, recover
+from .scrubbing import scrub
 from .server import Server
 from .supervisor import Supervisor
 from .systemd import Notifier, inherited_socket, watchdog_interval
+from .user_namespace import check_namespace
 
 EXIT_OK: Final = 0
 EXIT_IO: Final = 74  # EX_IOERR: a restart begins from what is on the disk
@@ -84,8 +88,12 @@ class App:
         """
         os.umask(0o077)
         private_directory(self._database.parent)
+        self._database = real_path(self._database)
+        private_directory(self._database.parent)
         lock = Lock(self._database.with_name(self._database.name + ".lock"), str(self._database))
         try:
+            for path in private_journal(self._database):
+                self._log.warning("file_was_open_to_others", path=str(path))
             return await self._run_locked()
         finally:
             lock.close()
@@ -96,19 +104,25 @@ class App:
             return await self._run_on(given)
         path = self._socket_path
         mode = int(self._config.access.socket_mode, 8)
-        private_directory(path.parent, mode=0o711 if mode & 0o077 else 0o700)
+        private_directory(path.parent, mode=0o711 if mode & 0o077 else 0o700, may_be_shared=True)
         lock = Lock(path.with_name(path.name + ".lock"), str(path))
         try:
             listener = listening_socket(path, mode=mode, group=self._config.access.socket_group)
             try:
                 return await self._run_on(listener)
             finally:
-                path.unlink(missing_ok=True)
+                # One that is left behind is in nobody's way: the next start sees
+                # that nobody listens on it.
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
         finally:
             lock.close()
 
     async def _run_on(self, listener: socket.socket) -> int:
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        warning = check_namespace(listener)
+        if warning is not None:
+            self._log.warning("users_not_all_named", warning=warning)
         store = SqliteStore(self._database)
         # Before the store: a file that is edited during a long start is not missed.
         reloader = ConfigReloader(
@@ -124,7 +138,7 @@ class App:
         except DamagedError as error:
             # Not an exit: under socket activation the next client would start
             # us again, dozens of times a second, for the same damage.
-            self._log.critical("journal_damaged", error=str(error))
+            self._log.critical("journal_damaged", error=str(error), **error.details)
             refusing = RefusingStore(error)
             return await self._serve(listener, refusing, reloader, f"DAMAGED: {error}")
         try:
@@ -165,14 +179,14 @@ class App:
         supervisor = self._supervisor = self._make_supervisor(context, listener)
         self._apply(reloader.current)
         self._handle_signals(reloader)
-        stop = self._stop
+        stop, has_failed = self._stop, False
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         try:
             async with asyncio.TaskGroup() as tasks:
                 server = Server(context, tasks)
-                writer = tasks.create_task(committer.run())
+                writer = tasks.create_task(self._write(committer))
                 watcher = tasks.create_task(
                     watch(
                         self._config_path,
@@ -195,8 +209,10 @@ class App:
                 )
                 supervisor.begin(tasks)
                 burial = tasks.create_task(bury(context, supervisor, lost))
+                scrubber = tasks.create_task(self._scrub(context))
                 await stop.wait()
                 self._notifier.stopping("answering what is queued")
+                scrubber.cancel()
                 burial.cancel()
                 supervisor.close()
                 server.stop()
@@ -206,12 +222,34 @@ class App:
                 keeper.cancel()
                 watchdog.cancel()
                 watcher.cancel()
-        except* StorageFailedError as group:
+        except* StorageFailedError as group:  # before anybody was served
             self._log.critical("daemon_failed", error=str(group.exceptions[0]))
-        if committer.failure is not None:
+            has_failed = True
+        if has_failed or committer.failure is not None:
             return EXIT_IO
         self._log.info("daemon_stopped", entries=metrics.entries)
         return EXIT_OK
+
+    async def _write(self, committer: Committer) -> None:
+        """Commit what comes; where the store fails, stop.
+
+        In order: everybody else is to be answered, and not cut off.
+        """
+        try:
+            await committer.run()
+        except StorageFailedError as error:
+            self._log.critical("daemon_failed", error=str(error))
+        except Exception:  # noqa: BLE001 - the last resort
+            # Out of memory, or a defect: what the disk holds is what counts.
+            self._log.exception("daemon_failed", database=str(self._database))
+        self._stop.set()
+
+    async def _scrub(self, context: Context) -> None:
+        """Look at the journal's file, until something is wrong with it."""
+        if isinstance(context.store, SqliteStore):
+            damage = await scrub(context, context.store)
+            if damage is not None:
+                self._notifier.status(f"DAMAGED: {damage}")
 
     def _make_supervisor(self, context: Context, listener: socket.socket) -> Supervisor:
         files = AttemptFiles(self._database.parent / "attempts")

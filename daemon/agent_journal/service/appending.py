@@ -330,7 +330,9 @@ def _check_alive(head: Head) -> None:
 
 def _change(head: Head, name: str, event: bytes) -> None:
     """Move the head's state as the event says."""
-    if head.state is not RUNNING:  # compacted: it begins again
+    if is_terminal(head.state):  # compacted: it begins again
+        head.attempts = 0
+    if head.state is not RUNNING:
         head.state, head.reason = RUNNING, None
     if name == TERMINATED:
         reason = terminated_reason(event)

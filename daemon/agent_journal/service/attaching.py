@@ -22,6 +22,7 @@ from ..errors import (
     AgentAttachedError,
     ShuttingDownError,
     StaleEpochError,
+    StorageFailedError,
     StoreError,
     UnavailableError,
 )
@@ -159,7 +160,8 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
     head = await head_of(context, uid, agent_id)
     _check_epoch(head, request.epoch)
     if head.state is AgentState.WAITING:  # a repeat: its answer was lost
-        return {"state": head.state.value}
+        await settle(context, uid)  # and it may still be on its way
+        return {"state": AgentState.WAITING.value}
     seen = request.seen_sequence
     if seen is None:
         seen = head.attachment.attempt_sequence if head.attachment else 0
@@ -169,6 +171,9 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
     # comes from here on finds an agent that waits for it.
     head = context.heads.namespace(uid).heads[agent_id]
     _check_epoch(head, request.epoch)
+    if head.state is AgentState.WAITING:  # by the same request, on another connection
+        await settle(context, uid)
+        return {"state": AgentState.WAITING.value}
     amendment = Amendment(context, head)
     amendment.advance(Change.DETACHED)
     amendment.record(attempt_ended(head.attempts, "detached"))
@@ -349,6 +354,7 @@ async def record_loss(context: Context, uid: Uid, agent_id: AgentId, epoch: int)
     """
     head = await head_of(context, uid, agent_id)
     if head.epoch != epoch or head.attachment is None or head.attachment.owner is None:
+        await settle(context, uid)  # it may fail; then this is to be tried again
         context.owners.release((uid, agent_id), epoch)
         return False
     if context.owners.holder((uid, agent_id)) is not None:
@@ -390,7 +396,9 @@ async def _take_note(context: Context, loss: Loss) -> None:
                 log.info("owner_lost", **told)
         except ShuttingDownError:
             return  # the recovery at the next start finds it out
-        except UnavailableError as error:
+        except (UnavailableError, StorageFailedError) as error:
+            if context.committer.failure is not None:
+                return  # likewise
             log.warning("loss_not_recorded", error=str(error), **told)
             await asyncio.sleep(RETRY_SECONDS)
         except StoreError:

@@ -8,8 +8,9 @@ grow without bound, waits for the end, and writes down how it ended, as a whole
 or not at all.  The daemon watches the keeper by a pidfd and reads the files of
 the directory that it gave it:
 
-    spec          what to start (marshalled): argv, cwd, env, output_bytes, sequence; removed when
-                  it was read
+    spec          what to start (marshalled): argv, cwd, env, output_bytes, sequence; whoever
+                  removes it has it: this keeper, or a daemon that wants it no more
+    keeper.json   who keeps it, until it is started
     process.json  who was started, and who keeps it
     stdout        the end of each output
     stderr
@@ -197,9 +198,9 @@ def tell_systemd() -> None:
 
 def run(directory: str) -> None:
     """Start what the directory asks for, and keep it."""
-    with open(f"{directory}/spec", "rb") as file:
-        spec = marshal.load(file)  # noqa: S302 - the daemon wrote it, in its own directory
-    os.unlink(f"{directory}/spec")
+    spec = claimed(directory)
+    if spec is None:
+        return
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     leave_the_daemon()
@@ -213,26 +214,49 @@ def run(directory: str) -> None:
         pid = start(spec, (writers[0], writers[1]))
     except (OSError, ValueError) as error:
         write_whole(f"{directory}/status.json", not_started(error))
+        os.unlink(f"{directory}/keeper.json")
         report()
         return
     for writer in writers:
         os.close(writer)
     write_whole(f"{directory}/process.json", started(pid, spec["sequence"]))
+    os.unlink(f"{directory}/keeper.json")
     report()
     keep(pid, readers)
     _, status = os.waitpid(pid, 0)
     write_whole(f"{directory}/status.json", ended_how(status))
 
 
-def started(pid: int, sequence: int) -> str:
-    """Return who was started and who keeps it, as JSON."""
+def claimed(directory: str) -> dict[str, Any] | None:
+    """Take what is to be started, once and for all; ``None``: nobody wants it any more.
+
+    A daemon that was killed while this keeper was on its way is followed by one that
+    knows of no process, and would start another.  So whoever removes the file has
+    it; and who it is must be there before, for the daemon that finds it gone.
+    """
+    try:
+        with open(f"{directory}/spec", "rb") as file:
+            spec: dict[str, Any] = marshal.load(file)  # noqa: S302 - the daemon's, in its own directory
+    except FileNotFoundError:
+        return None
+    write_whole(f"{directory}/keeper.json", started(None, spec["sequence"]))
+    try:
+        os.unlink(f"{directory}/spec")
+    except FileNotFoundError:
+        os.unlink(f"{directory}/keeper.json")
+        return None
+    return spec
+
+
+def started(pid: int | None, sequence: int) -> str:
+    """Return who was started, if anybody was yet, and who keeps it, as JSON."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot_id = file.read().strip()
     me = os.getpid()
     members = {
         "sequence": sequence,
-        "pid": pid,
-        "start_time": start_time(pid) or "null",
+        "pid": pid or "null",
+        "start_time": (pid and start_time(pid)) or "null",
         "keeper_pid": me,
         "keeper_start_time": start_time(me) or "null",
         "boot_id": f'"{boot_id}"',

@@ -1,6 +1,6 @@
 """Where attempts leave their traces: a directory each, for the last few of each agent.
 
-    attempts/<uid>/<agent id>/<attempt>/{process.json, status.json, stdout, stderr}
+    attempts/<uid>/<agent id>/<attempt>/{process.json, status.json, stdout, stderr, …}
 
 ``attempt_keeper`` writes them and says what is in each.  An id is a valid name
 of a directory as it stands (``model.is_agent_id``), so that a person finds them.
@@ -14,6 +14,7 @@ import marshal
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -40,7 +41,7 @@ class ProcessFile(msgspec.Struct, frozen=True):
     """Who was started, and who keeps it."""
 
     sequence: int  # where the attempt began: its number may come again
-    pid: int
+    pid: int | None  # none: its keeper is just starting it
     keeper_pid: int
     boot_id: str
     start_time: int | None = None
@@ -124,6 +125,11 @@ class AttemptFiles:
         for _, agent in ended[: max(len(ended) - AGENTS_KEPT_MAX, 0)]:
             shutil.rmtree(agent, ignore_errors=True)
 
+    def attempts(self, uid: Uid, agent_id: AgentId) -> list[Path]:
+        """Return the directories of an agent's attempts that are kept."""
+        kept = _entries(self.directory(uid, agent_id, 0).parent)
+        return [path for path in kept if path.name.isdigit()]
+
     @staticmethod
     def _drop_old(agent: Path, kept: int) -> None:
         numbered = sorted(
@@ -142,11 +148,18 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def process_of(directory: Path) -> ProcessFile | None:
-    """Return who was started for an attempt, if anybody was."""
-    try:
-        return msgspec.json.decode((directory / "process.json").read_bytes(), type=ProcessFile)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    """Return who was, or is just being, started for an attempt, if anybody is."""
+    # In this order, and the first once more: what is under way moves from one to the other.
+    for name in ("process.json", "keeper.json", "process.json"):
+        with suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode((directory / name).read_bytes(), type=ProcessFile)
+    return None
+
+
+def withdraw(directory: Path) -> None:
+    """Have no keeper begin an attempt that was asked for, and of which there is nobody yet."""
+    with suppress(OSError):
+        (directory / "spec").unlink()
 
 
 def outcome_of(directory: Path) -> Outcome | None:

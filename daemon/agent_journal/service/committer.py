@@ -27,6 +27,7 @@ from ..clock import Clock
 from ..errors import (
     DamagedError,
     JournalError,
+    OverloadedError,
     ShuttingDownError,
     StorageFailedError,
     StorageFullError,
@@ -40,6 +41,9 @@ BATCH_ENTRIES_MAX: Final = 4096
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_ENTRIES_MIN: Final = 32  # smaller halves would cost more in syncs than they win
 QUANTUM_BYTES: Final = 64 * 1024  # what a uid may put into a batch before it is another's turn
+
+# Of these nothing was recorded, and the store goes on.
+_NOT_RECORDED: Final = (StorageFullError, OverloadedError, DamagedError)
 
 
 class Waiter(Protocol):
@@ -74,7 +78,8 @@ class Committer:
         self.batch_entries_max = BATCH_ENTRIES_MAX
         self.batch_bytes_max = BATCH_BYTES_MAX
         self.failure: JournalError | None = None
-        self.busy_since: float | None = None  # when the commit that is on its way began
+        # When the commit, or the slice of housekeeping, began that is on its way.
+        self.busy_since: float | None = None
         self._store = store
         self._heads = heads
         self._metrics = metrics
@@ -102,7 +107,7 @@ class Committer:
     def submit(self, uid: Uid, submission: Submission) -> None:
         """Queue *submission*; its waiter is told when it is durable or refused."""
         if self._is_closing:
-            submission.error = self.failure or _shutting_down()
+            submission.error = self.failure or shutting_down()
             self._heads.forget()
             asyncio.get_running_loop().call_soon(submission.waiter.committed)
             return
@@ -133,7 +138,7 @@ class Committer:
             ShuttingDownError: nothing will be.
         """
         if self._is_closing:
-            raise _shutting_down()
+            raise shutting_down()
         if self._listener is None:
             self._listener = asyncio.get_running_loop().create_future()
         return self._listener
@@ -143,6 +148,7 @@ class Committer:
 
         Raises:
             StorageFailedError: the store is unusable; the process must end.
+            Exception: a defect, or no memory; nobody knows what was recorded.
         """
         done: list[Submission] = []  # committed, and to be answered
         try:
@@ -157,8 +163,8 @@ class Committer:
                     self._tell(done)
                     done = []
                     await self._maintain()
-        except StorageFailedError as error:
-            self.failure = error
+        except Exception as error:
+            self.failure = error if isinstance(error, StorageFailedError) else _unfinished()
             raise
         finally:
             self._tell(done)
@@ -177,8 +183,8 @@ class Committer:
             if await self._maintain():
                 await asyncio.sleep(0)
                 continue
-            if self._queues:
-                break
+            if self._queues or self._is_closing:
+                continue  # while it kept house; nobody wakes it for that any more
             self._wakeup = asyncio.get_running_loop().create_future()
             try:
                 await self._wakeup
@@ -231,7 +237,7 @@ class Committer:
             # Even a cancelled commit may have reached the disk.  Nobody may be
             # left waiting, and nobody may be told that it did not happen.
             self._failed(submissions, error)
-            if not isinstance(error, (StorageFullError, DamagedError)):
+            if not isinstance(error, _NOT_RECORDED):
                 raise
             return False
         finally:
@@ -255,33 +261,40 @@ class Committer:
         if isinstance(error, StorageFullError):
             self._report_full(error)
             refusal: JournalError = error
+        elif isinstance(error, OverloadedError):
+            self._log.error("memory_exhausted", error=str(error))
+            refusal = error
         else:
             self._log.critical("commit_failed", error=str(error))
             refusal = (
-                error
-                if isinstance(error, (StorageFailedError, DamagedError))
-                else StorageFailedError("the commit did not finish; the daemon restarts")
+                error if isinstance(error, (StorageFailedError, DamagedError)) else _unfinished()
             )
-        for submission in submissions:
-            submission.error = refusal
-        self._tell(submissions)
-        if isinstance(error, (StorageFullError, DamagedError)):
+        refused = submissions
+        if isinstance(error, _NOT_RECORDED):
             # They were numbered behind entries that were not recorded.
-            self._refuse_queued(error)
+            refused = submissions + self._drop_queued()
+        for submission in refused:
+            submission.error = refusal
+        # Before anybody is told: who is goes on at once with what it had not looked at,
+        # and that must not be numbered behind these.
         self._heads.forget()
+        self._tell(refused)
 
     def _report_full(self, error: StorageFullError) -> None:
         if not self._is_full:
             self._is_full = True
             self._log.error("storage_filled", error=str(error))
 
-    def _refuse_queued(self, error: JournalError | None = None) -> None:
-        refusal = error or _shutting_down()
+    def _drop_queued(self) -> list[Submission]:
         waiting = [submission for queue in self._queues.values() for submission in queue]
         self._queues.clear()
         self._queued_entries = self._queued_bytes = 0
+        return waiting
+
+    def _refuse_queued(self) -> None:
+        waiting = self._drop_queued()
         for submission in waiting:
-            submission.error = refusal
+            submission.error = shutting_down()
         self._tell(waiting)
 
     def _tell(self, submissions: list[Submission]) -> None:
@@ -294,20 +307,28 @@ class Committer:
             listener.set_result(None)
 
     async def _maintain(self) -> bool:
+        self.busy_since = self._clock.monotonic()
         try:
             return await self._store.maintain()
         except StorageFullError as error:
             self._report_full(error)
         except DamagedError as error:
             self._log.critical("journal_damaged", error=str(error))
+        finally:
+            self.busy_since = None
         return False
+
+
+def _unfinished() -> StorageFailedError:
+    return StorageFailedError("the commit did not finish; the daemon restarts")
 
 
 async def _raising(error: BaseException) -> Position:
     raise error
 
 
-def _shutting_down() -> ShuttingDownError:
+def shutting_down() -> ShuttingDownError:
+    """Return what is said to those who come too late."""
     return ShuttingDownError(
         "the daemon is stopping; connect again in a moment and send the request again"
     )

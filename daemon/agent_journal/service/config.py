@@ -61,6 +61,14 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Integrity:
+    """How the journal's file is looked at for bits that have flipped."""
+
+    scrub_bytes_per_second: int = field(default=1 * MIB, metadata=size(0, 1 * GIB))
+    scrub_interval_hours: int = field(default=24, metadata=count(0, 8760))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """Who may connect, and who may act for others."""
 
@@ -89,6 +97,7 @@ class Config:
     database: Path | None = field(default=None, metadata=file_path())
     limits: Limits = field(default_factory=Limits)
     commit: Commit = field(default_factory=Commit)
+    integrity: Integrity = field(default_factory=Integrity)
     access: Access = field(default_factory=Access)
     log: Log = field(default_factory=Log)
     resume: Resume = field(default_factory=Resume)
@@ -97,7 +106,7 @@ class Config:
     )
 
 
-_Section = TypeVar("_Section", Limits, Commit, Access, Log, Resume)
+_Section = TypeVar("_Section", Limits, Commit, Integrity, Access, Log, Resume)
 
 _NOT_ABOVE: Final = (
     ("limits.connections_per_uid_max", "limits.connections_max"),
@@ -137,6 +146,7 @@ def in_force(running: Config, new: Config) -> Config:
         running,
         limits=_with_live_of(running.limits, new.limits),
         commit=_with_live_of(running.commit, new.commit),
+        integrity=_with_live_of(running.integrity, new.integrity),
         access=_with_live_of(running.access, new.access),
         log=_with_live_of(running.log, new.log),
         resume=_with_live_of(running.resume, new.resume),

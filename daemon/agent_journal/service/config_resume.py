@@ -209,7 +209,40 @@ class LauncherOptions:
 
 def launchers() -> dict[str, Option]:
     """Describe all launchers, as the metadata of a field."""
-    return tables(_launcher)
+    described = tables(_launcher)["option"]
+
+    def parse(raw: object) -> Mapping[str, LauncherOptions]:
+        found = cast("Mapping[str, LauncherOptions]", described.parse(raw))
+        problems = _units_of_many(found)
+        if problems:
+            raise TableError(problems)
+        return found
+
+    return {"option": Option(parse=parse)}
+
+
+def _units_of_many(found: Mapping[str, LauncherOptions]) -> list[tuple[str, str]]:
+    """Return the launchers whose unit would start the agents of more than one user.
+
+    An instance is named by the agent's id alone, and two users may use one id: the
+    daemon would take the process of the one for the attempt of the other, and stop it.
+    """
+    users: dict[str, set[str]] = {}
+    for launcher in found.values():
+        if launcher.unit is not None:
+            users.setdefault(launcher.unit, set()).update(launcher.users)
+    return [
+        (
+            f"{name}.users",
+            (
+                f"{launcher.unit} is for agents of one user; give each user a template unit "
+                "and a launcher of his own"
+            ),
+        )
+        for name, launcher in found.items()
+        if launcher.unit is not None
+        and (len(users[launcher.unit]) > 1 or EVERYBODY in launcher.users)
+    ]
 
 
 def table_names(of: type[KindLimits | LauncherOptions]) -> Iterator[str]:

@@ -68,8 +68,8 @@ class Resumer(Protocol):
         """
         ...
 
-    def knows_launcher(self, name: str) -> bool:
-        """Tell whether the configuration names such a launcher."""
+    def knows_launcher(self, name: str, uid: Uid) -> bool:
+        """Tell whether the configuration names such a launcher for agents of *uid*."""
         ...
 
 
@@ -95,7 +95,7 @@ class NoResumer:
         """Say no: nothing was launched."""
         return False
 
-    def knows_launcher(self, name: str) -> bool:  # noqa: ARG002 - Resumer's
+    def knows_launcher(self, name: str, uid: Uid) -> bool:  # noqa: ARG002 - Resumer's
         """Say no: there are none."""
         return False
 

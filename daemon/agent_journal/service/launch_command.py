@@ -44,10 +44,10 @@ def launch_means(caller: Caller, uid: Uid, request: Attach) -> tuple[str | None,
         if fields is not None:
             raise InvalidError('send "launcher" or "command", not both', field="command")
         check_agent_id(launcher, "launcher")
-        if not caller.context.resumer.knows_launcher(launcher):
+        if not caller.context.resumer.knows_launcher(launcher, uid):
             raise InvalidError(
-                f'"launcher": the configuration names none called {launcher}; '
-                f"it would be [launchers.{launcher}]",
+                f'"launcher": the configuration names none called {launcher} for agents of uid '
+                f"{uid}; it would be [launchers.{launcher}], with that user among its users",
                 field="launcher",
             )
         return launcher, None

@@ -67,8 +67,10 @@ class LaunchQueue:
     def drop(self, name: Name) -> None:
         """Have an agent not be started."""
         self._ready.pop(name, None)
-        for held in self._held.values():
+        for signature, held in list(self._held.items()):
             held.pop(name, None)
+            if not held:
+                del self._held[signature]
 
     def is_starting(self, name: Name) -> bool:
         """Tell whether an agent was started, and has neither attached nor ended."""
@@ -172,7 +174,9 @@ class LaunchQueue:
             return name, cause
         held = self._held.setdefault(signature, {})
         held[name] = cause
-        first = next(iter(held))  # one that waits for longer goes first
+        # One that waits for longer goes first; but for whom the others wait must not
+        # wait behind them.
+        first = name if self.is_probe(name) else next(iter(held))
         if not self._outbreaks.may_launch(first, signature):
             return None
         cause = held.pop(first)

@@ -35,6 +35,7 @@ from .attempt_output import (
     outcome_of,
     process_of,
     stderr_end,
+    withdraw,
 )
 from .config import Config
 from .config_resume import AGENT_ID, ATTEMPT
@@ -189,7 +190,10 @@ def sequence_of(record: AgentRecord) -> int:
 class Attempt(Protocol):
     """An attempt that was launched."""
 
-    pid: int | None
+    @property
+    def pid(self) -> int | None:
+        """Who was started, where that is known."""
+        ...
 
     @property
     def is_over(self) -> bool:
@@ -214,10 +218,18 @@ class KeptAttempt:
     """An attempt that has a keeper."""
 
     def __init__(self, directory: Path, process: ProcessFile, keeper: PidfdProcess | None) -> None:
-        self.pid: int | None = process.pid
+        self._pid = process.pid
         self._directory = directory
         self._keeper = keeper
         self._kill: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Who was started, as soon as its keeper has."""
+        if self._pid is None:
+            process = process_of(self._directory)
+            self._pid = None if process is None else process.pid
+        return self._pid
 
     @property
     def is_over(self) -> bool:
@@ -312,11 +324,25 @@ class Launchers:
     def find(self, record: AgentRecord) -> Attempt | None:
         """Return an agent's present attempt, if it was launched in this boot; over or not."""
         directory = self._files.directory(record.uid, record.agent_id, record.attempts)
+        if process_of(directory) is None:
+            withdraw(directory)  # a keeper that is on its way is late, or was sooner than this
         return self._kept(directory, sequence_of(record))
 
-    def _kept(self, directory: Path, sequence: int) -> KeptAttempt | None:
+    def find_living(self, record: AgentRecord) -> tuple[int, Attempt] | None:
+        """Return one of an agent's attempts that goes on, whichever it is, and its number."""
+        for directory in self._files.attempts(record.uid, record.agent_id):
+            attempt = self._kept(directory)
+            if attempt is not None and not attempt.is_over:
+                return int(directory.name), attempt
+            if attempt is not None:
+                attempt.close()
+        return None
+
+    def _kept(self, directory: Path, sequence: int | None = None) -> KeptAttempt | None:
         process = process_of(directory)
-        if process is None or (process.boot_id, process.sequence) != (self._boot_id, sequence):
+        if process is None or process.boot_id != self._boot_id:
+            return None
+        if sequence not in (None, process.sequence):
             return None
         keeper = find_process(process.keeper_pid)
         if keeper is not None and keeper.start_time != process.keeper_start_time:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from .. import __version__
 from ..errors import (
     AgentUnfinishedError,
@@ -27,6 +29,7 @@ from ..model import (
     AGENT_ID_BYTES_MAX,
     KEY_BYTES_MAX,
     PROTOCOL_VERSION,
+    SEQUENCE_MAX,
     AgentId,
     Micros,
     Sequence,
@@ -34,7 +37,6 @@ from ..model import (
 )
 from ..store.base import AgentChange, AgentRecord, Filter
 from ..wire import (
-    Agents,
     Compact,
     Describe,
     EntryRenderer,
@@ -51,9 +53,13 @@ from .amending import head_of, submit
 from .context import Context, Sink
 from .description import shown
 from .peer import Peer
+from .scrubbing import scrub_figures
 
 AGENTS_MAX: Final = 1000
 TAIL_SLICE_ENTRIES: Final = 1000
+
+PAGE: Final = b'%b"ok":true,"entries":[%b],"next_sequence":%d,"more":%b}\n'
+PAGE_BYTES: Final = len(PAGE % (b"", b"", SEQUENCE_MAX, b"false"))  # without its entries
 
 EVERYONE: Final = "*"
 
@@ -72,6 +78,11 @@ class Caller:
         self.is_gone = True
         self.context.owners.left(self)
 
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether it may act for others, as the configuration is now."""
+        return self.peer.is_admin(self.context.config.access.admin_group)
+
     def namespace(self, uid: int | str | None) -> Uid:
         """Return the namespace to act in.
 
@@ -80,7 +91,7 @@ class Caller:
         """
         if uid is None or uid == self.peer.uid:
             return self.peer.uid
-        if not self.peer.is_admin(self.context.config.access.admin_group):
+        if not self.is_admin:
             raise ForbiddenError(
                 f"you are uid {self.peer.uid}; only root, the daemon's own uid and the admin group "
                 'may ask for another "uid"; leave the field out to act in your own namespace'
@@ -137,10 +148,11 @@ async def read(caller: Caller, request: Read) -> bytes:
     context = caller.context
     record = await caller.agent(caller.namespace(request.uid), request.agent_id)
     limits = context.config.limits
-    _check_unsent(caller)
+    check_unsent(caller)
     wanted = min(request.limit, limits.read_entries_max)
     sequence = min(request.from_sequence, record.next_sequence)
-    room = limits.reply_bytes_max
+    prefix = id_prefix(request.id)
+    room = limits.reply_bytes_max - len(prefix) - PAGE_BYTES
     agent_id = record.agent_id.encode()
     renderer = EntryRenderer()
     pieces: list[bytes] = []
@@ -163,22 +175,22 @@ async def read(caller: Caller, request: Read) -> bytes:
                 room = 0
                 break
             pieces.append(piece)
-            room -= len(piece)
+            room -= len(piece) + len(b",")
             sequence += 1
         wanted -= len(entries)
     more = b"true" if sequence < record.next_sequence else b"false"
-    return b'%b"ok":true,"entries":[%b],"next_sequence":%d,"more":%b}\n' % (
-        id_prefix(request.id),
-        b",".join(pieces),
-        sequence,
-        more,
-    )
+    return PAGE % (prefix, b",".join(pieces), sequence, more)
 
 
-def _check_unsent(caller: Caller) -> None:
-    """Refuse to fill the memory with replies that nobody reads."""
+def check_unsent(caller: Caller) -> None:
+    """Refuse to fill the memory with replies that nobody reads.
+
+    Raises:
+        OverloadedError: too much is under way already.
+    """
     admission = caller.context.admission
-    if admission.is_full(admission.account(caller.peer.uid)):
+    account = admission.accounts.get(caller.peer.uid)  # none: the caller has left meanwhile
+    if account is not None and admission.is_full(account):
         raise OverloadedError(
             "too much is in flight for another reply; read the replies that are under way, "
             f"then try again in {RETRY_MS} ms",
@@ -190,40 +202,6 @@ async def describe(caller: Caller, request: Describe) -> dict[str, object]:
     """Tell what is known of one agent."""
     record = await caller.agent(caller.namespace(request.uid), request.agent_id)
     return {"agent": shown(caller.context, record)}
-
-
-async def agents(caller: Caller, request: Agents) -> dict[str, object]:
-    """List agents by first position."""
-    uid = caller.namespaces(request.uid)
-    after = await _after(caller, uid, request.after)
-    limit = min(request.limit, AGENTS_MAX)
-    found: list[AgentRecord] = []
-    while len(found) <= limit:
-        some, reached = await caller.context.store.agents(
-            uid=uid,
-            state=request.state,
-            kind=request.kind,
-            after=after,
-            limit=limit + 1 - len(found),
-        )
-        found += some
-        if reached is None:
-            break
-        after = reached
-    page = [shown(caller.context, record) for record in found[:limit]]
-    return {"agents": page, "more": len(found) > limit}
-
-
-async def _after(caller: Caller, uid: Uid | None, after: str | int | None) -> int:
-    if after is None:
-        return -1
-    if isinstance(after, int):
-        return after
-    if uid is None:
-        raise InvalidError(
-            '"after" must be the last agent\'s first_position when "uid" is "*"', field="after"
-        )
-    return (await caller.agent(uid, after)).first_position
 
 
 async def compact(caller: Caller, request: Compact) -> dict[str, object]:
@@ -245,40 +223,53 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     head.next_sequence = Sequence(0)
     head.last_iteration = 0
     head.key_high = ""
+    if head.attachment is not None:  # what is recorded from now on, the attempt has not read
+        head.attachment = replace(head.attachment, attempt_sequence=0)
     head.keys.clear()
     head.keys_before.clear()
     head.submission = namespace.submitted + 1
     head.updated_at = Micros(context.clock.wall_us())
-    await submit(context, uid, changes=[AgentChange(0, head.record(), compacted=ended)])
+    left = head.record()
+    changes = [AgentChange(0, left, compacted=ended), AgentChange(0, left, has_entry=False)]
+    await submit(context, uid, changes=changes)
     return {"removed": removed}
 
 
 def stats(caller: Caller, request: Stats) -> dict[str, object]:
-    """Give the daemon's counters and gauges."""
+    """Give counters and gauges: the caller's own, and to an administrator the host's as well.
+
+    The host's would tell anybody the size of each event of another, and how often
+    he is refused.
+    """
     uid = caller.namespaces(request.uid) if request.uid is not None else caller.peer.uid
     context = caller.context
     metrics, admission = context.metrics, context.admission
     shown = [account for owner, account in admission.accounts.items() if uid in (None, owner)]
     commit = metrics.commit_seconds
-    return {
+    own: dict[str, object] = {
         "version": __version__,
         "sqlite_version": sqlite3.sqlite_version,
         "pid": os.getpid(),
         "uptime_seconds": round(context.clock.monotonic() - metrics.started, 3),
         "connections": sum(account.connections for account in shown),
+        "bytes_in_flight": sum(account.bytes_in_flight for account in shown),
+        "commit_ms_p50": round(commit.quantile(0.5) * 1000, 3),
+        "commit_ms_p99": round(commit.quantile(0.99) * 1000, 3),
+        "commit_ms_max": round(commit.max_seconds * 1000, 3),
+    }
+    if not caller.is_admin:
+        return own
+    return own | {
         "connections_accepted": metrics.connections_accepted,
         "connections_refused": metrics.connections_refused,
-        "bytes_in_flight": sum(account.bytes_in_flight for account in shown),
         "queued_entries": context.committer.queued_entries,
         "entries_committed": metrics.entries,
         "bytes_committed": metrics.entry_bytes,
         "commits": metrics.commits,
         "batch_entries_mean": round(metrics.entries / max(metrics.commits, 1), 2),
         "batch_entries_max": metrics.batch_entries_max,
-        "commit_ms_p50": round(commit.quantile(0.5) * 1000, 3),
-        "commit_ms_p99": round(commit.quantile(0.99) * 1000, 3),
-        "commit_ms_max": round(commit.max_seconds * 1000, 3),
         "refused": dict(metrics.refused),
+        **scrub_figures(context.store),
     }
 
 
@@ -289,17 +280,22 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
     """
     context = caller.context
     uid = caller.namespaces(request.uid)
+    config = context.config
     if request.agent_id is not None:
         check_agent_id(request.agent_id)
     agent_id = None if request.agent_id is None else AgentId(request.agent_id)
     wanted = Filter(uid=uid, agent_id=agent_id)
     position = await _first_position(context, request, wanted)
+    end = SEQUENCE_MAX if request.before_position is None else request.before_position
     renderer = EntryRenderer()
     prefix = id_prefix(request.id)
     if request.follow:
         begun()
     while True:
         committed = context.committer.next_commit()  # before the scan: none is missed
+        if context.config is not config:  # which said that others may be looked at
+            config = context.config
+            caller.namespaces(request.uid)
         scan = await context.store.scan(
             wanted,
             from_position=position,
@@ -321,12 +317,13 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
                 ),
             )
             for record, entry in scan.entries
+            if entry.position < end
         ]
-        position = scan.next_position
+        position = min(scan.next_position, end)
         if lines:
             caller.sink.write(b"".join(lines))
             await caller.sink.drained()
-        if scan.is_end:
+        if scan.is_end or position == end:
             if not request.follow:
                 break
             await asyncio.wait([committed])  # shared with others: not ours to cancel
@@ -336,8 +333,15 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
 async def _first_position(context: Context, request: Tail, wanted: Filter) -> int:
     if request.from_position is not None and request.last is not None:
         raise InvalidError('send "from_position" or "last", not both', field="last")
+    if request.before_position is not None and request.follow:
+        raise InvalidError(
+            'what comes before a position is there already; send "follow": false',
+            field="before_position",
+        )
     if request.from_position is not None:
         return request.from_position
     if request.last is not None or request.follow:
-        return await context.store.position_of_last(wanted, request.last or 0)
+        return await context.store.position_of_last(
+            wanted, request.last or 0, before=request.before_position
+        )
     return 0

@@ -105,6 +105,8 @@ class Owners:
         """Let an owner from before the daemon's start hold its agent, if it lives."""
         if owner.boot_id != boot_id:
             return False
+        if self._is_of(name, epoch) and self._holds[name].is_alive:
+            return True  # it is known already, and by its connection too
         process = self._process(owner.pid)
         if process is None or not process.is_alive or process.start_time != owner.start_time:
             if process is not None and owner.pid not in self._of_process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import socket
@@ -37,7 +38,8 @@ class Peer:
             gid = grp.getgrnam(admin_group).gr_gid
         except KeyError:
             return False
-        return gid == self.gid or gid in self.groups
+        # In a user namespace that is the group of everybody who has one that is not named there.
+        return gid != overflow_gid() and (gid == self.gid or gid in self.groups)
 
 
 def peer_of(connection: socket.socket) -> Peer:
@@ -69,7 +71,17 @@ def _long_answer(connection: socket.socket) -> bytes:
 
 def overflow_uid() -> Uid:
     """Return the uid by which this kernel calls those that it cannot name here."""
+    return Uid(_overflow("uid"))
+
+
+@functools.cache
+def overflow_gid() -> int:
+    """Return the gid by which this kernel calls the groups that it cannot name here."""
+    return _overflow("gid")
+
+
+def _overflow(what: str) -> int:
     try:
-        return Uid(int(Path("/proc/sys/kernel/overflowuid").read_text("ascii")))
+        return int(Path(f"/proc/sys/kernel/overflow{what}").read_text("ascii"))
     except (OSError, ValueError):
-        return OVERFLOW_UID
+        return OVERFLOW_UID  # and the gid is the same number

@@ -18,43 +18,76 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigError, StorageFailedError
+from .private_files import check_directory, check_file, make_private
 
 BACKLOG: Final = 4096  # clients that wait while the daemon restarts; somaxconn cuts it
 _CONNECT_SECONDS: Final = 1.0
+
+
+# What may have passed when the daemon is started again, and is nothing that somebody chose.
+_PASSING: Final = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOLCK,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ESTALE,
+    }
+)
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Tell what a restart may cure from what a person has to."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def _unusable(what: str, error: OSError) -> ConfigError | StorageFailedError:
+    """Return what to raise: a wrong place is for a person, a failing disk for a restart."""
+    if is_passing(error):
+        return StorageFailedError(f"{what}: {error.strerror}; the disk has failed, or is full")
+    return ConfigError(
+        f"{what}: {error.strerror}; choose another place with --socket or --database"
+    )
 
 
 class AlreadyRunningError(Exception):
     """Another daemon holds what this one wants."""
 
 
-def private_directory(path: Path, *, mode: int = 0o700) -> None:
+def private_directory(path: Path, *, mode: int = 0o700, may_be_shared: bool = False) -> None:
     """Have *path* exist; one that is made is for its owner only, but for *mode*.
+
+    *may_be_shared*: others may have files of their own in it, as they may in /tmp.
 
     Raises:
         ConfigError: it cannot be made, or another user could tamper with it.
     """
-    missing = [path, *path.parents]
-    missing = [directory for directory in missing if not directory.exists()]
     try:
+        missing = [path, *path.parents]
+        missing = [directory for directory in missing if not directory.exists()]
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
             if directory == path:
                 directory.chmod(mode)
             _sync(directory.parent)
-        status = path.stat()
+        check_directory(path, may_be_shared=may_be_shared)
     except OSError as error:
-        raise ConfigError(
-            f"{path}: the directory cannot be made or used: {error.strerror}; "
-            "choose another place with --socket or --database"
-        ) from error
-    is_sticky = bool(status.st_mode & stat.S_ISVTX)
-    if status.st_uid not in (0, os.geteuid()) or (
-        status.st_mode & stat.S_IWOTH and not is_sticky and status.st_uid != os.geteuid()
-    ):
-        raise ConfigError(
-            f"{path} belongs to uid {status.st_uid}, who could put something else in its place; "
-            "choose another place with --socket or --database"
-        )
+        raise _unusable(f"{path}: the directory cannot be made or used", error) from error
+
+
+def private_journal(database: Path) -> list[Path]:
+    """Have a database's files be for this user only; return those that were not.
+
+    Raises:
+        ConfigError: another user has, or could have, something to do with them.
+    """
+    try:
+        return make_private(database)
+    except OSError as error:
+        raise _unusable(f"{database}: its files cannot be looked at", error) from error
 
 
 def _sync(directory: Path) -> None:
@@ -76,22 +109,7 @@ class Lock:
             AlreadyRunningError: with the holder's pid.
             ConfigError: the lock file cannot be written.
         """
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError(
-                f"{path} cannot be opened: {error.strerror}; "
-                "choose another place with --socket or --database"
-            ) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
-            os.close(self._descriptor)
-            raise AlreadyRunningError(
-                f"{what} is in use by another agent-journald, pid {holder or 'unknown'}; "
-                "stop that one, or choose another --socket and --database"
-            ) from None
+        self._descriptor = _locked(path, what)
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
@@ -107,6 +125,44 @@ class Lock:
             self._descriptor = -1
 
 
+def _locked(path: Path, what: str) -> int:
+    """Return a descriptor of the lock file that *path* names, and goes on naming."""
+    while True:
+        try:
+            # Through a link that somebody put there, another file would be written to.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise _unusable(f"{path} cannot be opened", error) from error
+        try:
+            status = os.fstat(descriptor)
+            check_file(path, status)
+            _lock(descriptor, what)
+            if os.path.samestat(status, path.lstat()):
+                os.fchmod(descriptor, 0o600)
+                return descriptor
+        except FileNotFoundError:
+            pass  # it was removed in between, and what is locked guards nothing
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageFailedError(f"{path} cannot be locked: {error.strerror}") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, what: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        raise AlreadyRunningError(
+            f"{what} is in use by another agent-journald, pid {holder or 'unknown'}; "
+            "stop that one, or choose another --socket and --database"
+        ) from None
+
+
 def listening_socket(path: Path, *, mode: int, group: str) -> socket.socket:
     """Return a socket that listens at *path*; its lock is held.
 
@@ -114,8 +170,11 @@ def listening_socket(path: Path, *, mode: int, group: str) -> socket.socket:
         AlreadyRunningError: something answers there.
         ConfigError: it cannot be made.
     """
-    if path.exists() or path.is_symlink():
-        _remove_stale(path)
+    try:
+        if path.exists() or path.is_symlink():
+            _remove_stale(path)
+    except OSError as error:
+        raise _unusable(f"{path} cannot be looked at", error) from error
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     listener.setblocking(False)  # noqa: FBT003 - socket's own signature
     try:
@@ -131,6 +190,8 @@ def listening_socket(path: Path, *, mode: int, group: str) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, KeyError) as error:
         listener.close()
+        if isinstance(error, OSError):
+            raise _unusable(f"{path} cannot be listened on", error) from error
         raise ConfigError(f"{path} cannot be listened on: {error}") from error
     return listener
 

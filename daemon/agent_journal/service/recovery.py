@@ -19,6 +19,7 @@ from .unfinished import unfinished
 
 BURIED_AT_ONCE: Final = 8  # what one transaction takes along, and others wait for
 REST: Final = 3  # times as long as a burial took, the others have the daemon for themselves
+REST_SECONDS_MAX: Final = 1.0  # what a burial waited for a slow disk was nobody's loss
 
 
 async def recover(context: Context, supervisor: Supervisor) -> list[AgentRecord]:
@@ -40,6 +41,7 @@ async def bury(context: Context, supervisor: Supervisor, lost: list[AgentRecord]
     while records := list(islice(waiting, BURIED_AT_ONCE)):
         begun = context.clock.monotonic()
         await asyncio.gather(*(supervisor.bury(record) for record in records))
-        await asyncio.sleep(REST * (context.clock.monotonic() - begun))
+        took = context.clock.monotonic() - begun
+        await asyncio.sleep(min(REST * took, REST_SECONDS_MAX))
     if lost:
         context.log.info("interrupted_agents_queued", agents=len(lost))

@@ -67,7 +67,7 @@ class Schedule(Generic[Key]):
     def _put(self, key: Key, due: float, wall: Micros | None) -> None:
         entry = self._entries[key] = _Entry(due, next(self._order), wall)
         heapq.heappush(self._heap, (due, entry.order, key))
-        if self._heap[0][1] == entry.order:
+        if self._timer is None or self._heap[0][1] == entry.order:
             self._arm()
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._rebuild()
@@ -76,18 +76,27 @@ class Schedule(Generic[Key]):
         """Call back with all that is due."""
         self._offset_check()
         while self._heap and self._heap[0][0] <= self._clock.monotonic():
-            _, order, key = heapq.heappop(self._heap)
-            entry = self._entries.get(key)
-            if entry is not None and entry.order == order:
+            popped = heapq.heappop(self._heap)
+            if self._is_live(popped):
+                key = popped[2]
                 del self._entries[key]
                 self._on_due(key)
         self._arm()
+
+    def _is_live(self, place: tuple[float, int, Key]) -> bool:
+        """Tell whether a place in the heap is still that of its key."""
+        entry = self._entries.get(place[2])
+        return entry is not None and entry.order == place[1]
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._entries:
+        # What was cancelled, or put off, is not waited for: behind it nothing would
+        # ever be the first, and so nothing would set the timer again.
+        while self._heap and not self._is_live(self._heap[0]):
+            heapq.heappop(self._heap)
+        if self._heap:
             seconds = self._heap[0][0] - self._clock.monotonic()
             loop = asyncio.get_running_loop()
             seconds = min(max(seconds, TICK_SECONDS), LOOK_SECONDS)

@@ -17,8 +17,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from ..errors import (
     InvalidError,
     JournalError,
@@ -38,19 +36,18 @@ from ..wire import (
     Request,
     Stats,
     Tail,
-    appended_replies,
-    appended_reply,
     decode_request,
     error_reply,
     ok_reply,
 )
-from ..wire_requests import HoldingRequest
-from . import operations, steering
+from ..wire_requests import HoldingRequest, KeepingRequest
+from . import keeping, listing, operations
 from .appending import Recorder
-from .committer import Submission
+from .committer import shutting_down
 from .context import Context, Sink
 from .operations import Caller
 from .peer import Peer
+from .runs import GROUNDED, Refusal, Run
 
 LINE_OVERHEAD_BYTES: Final = 256  # what a request costs in memory beside its bytes
 
@@ -59,29 +56,6 @@ WINDOW_BYTES: Final = 64 * 1024
 ANSWERS_MAX: Final = 64
 
 END_OF_INPUT: Final = b"the end of the input"  # this very object stands there
-
-
-class Run(Submission):
-    """Neighbouring appends of one connection, and how to answer them."""
-
-    requests: list[Append] = msgspec.field(default_factory=list)
-    sequences: list[int] = msgspec.field(default_factory=list)
-
-    def replies(self) -> bytes:
-        """Return the replies, once it is known what became of the entries."""
-        requests = self.requests
-        ids = [request.id for request in requests]
-        if self.error is not None:
-            return b"".join([error_reply(request_id, self.error) for request_id in ids])
-        position: int = self.position or 0
-        if len(self.entries) == len(requests) and set(map(type, ids)) == {int}:
-            return appended_replies(ids, self.sequences, position)  # type: ignore[arg-type]
-        replies = []
-        for request, sequence in zip(requests, self.sequences, strict=True):
-            count = 1 if request.entries is None else len(request.entries)
-            replies.append(appended_reply(request.id, sequence, position, count))
-            position += count
-        return b"".join(replies)
 
 
 class Session:
@@ -278,7 +252,7 @@ class Session:
                         self._serve(request, lines)
                         return
                 except JournalError as error:
-                    self._say(error_reply(request.id, error), error)
+                    self._refuse(request, error)
             run = self._run = Run(self)
             answers += 1
             if answers == ANSWERS_MAX or self._sink.unsent_bytes:
@@ -297,6 +271,23 @@ class Session:
         self._pending.append(run)
         self._count_in_flight(run.size_bytes)
         self._context.committer.submit(self.uid if uid is None else uid, run)
+
+    def _refuse(self, request: Request, error: JournalError) -> None:
+        """Say no; where that tells how an agent stands, not before it is durable."""
+        asked = getattr(request, "uid", None)
+        uid = Uid(asked) if isinstance(asked, int) and self._caller.is_admin else self.uid
+        namespace = self._context.heads.namespace(uid)
+        if not isinstance(error, GROUNDED) or namespace.committed == namespace.submitted:
+            self._say(error_reply(request.id, error), error)
+            return
+        self._submit()
+        # Without its traceback, which would keep all lines that came with this one.
+        refusal = Refusal(self, request_id=request.id, refusal=error.with_traceback(None))
+        refusal.size_bytes = LINE_OVERHEAD_BYTES
+        self._context.metrics.refused[error.code] += 1
+        self._pending.append(refusal)
+        self._count_in_flight(refusal.size_bytes)
+        self._context.committer.submit(uid, refusal)
 
     def _answer_at_once(self, request: Request) -> bool:
         match request:
@@ -321,11 +312,13 @@ class Session:
         try:
             await self._answer(request)
         except JournalError as error:
-            self._say(error_reply(request.id, error), error)
+            self._refuse(request, error)
         except asyncio.CancelledError:
             if self._closing is not None:
                 self._say(ok_reply(self._closing.id, {}))
-            elif not (self._is_gone or self._is_draining):
+            elif self._is_draining:  # a tail is cut short
+                self._say(error_reply(request.id, shutting_down()))
+            elif not self._is_gone:
                 raise
         except Exception:
             # A defect of ours, and this client's request is the only one it may cost.
@@ -343,8 +336,8 @@ class Session:
         await self._answered()
         await self._sink.drained()
         caller = self._caller
-        if isinstance(request, HoldingRequest):
-            self._say(ok_reply(request.id, await steering.serve(caller, request)))
+        if isinstance(request, HoldingRequest | KeepingRequest):
+            self._say(await keeping.serve(caller, request))
             return
         match request:
             case Read():
@@ -352,7 +345,7 @@ class Session:
             case Describe():
                 self._say(ok_reply(request.id, await operations.describe(caller, request)))
             case Agents():
-                self._say(ok_reply(request.id, await operations.agents(caller, request)))
+                self._say(ok_reply(request.id, await listing.agents(caller, request)))
             case Compact():
                 self._say(ok_reply(request.id, await operations.compact(caller, request)))
             case Stats():
@@ -438,9 +431,9 @@ class Session:
             else:
                 break
             pending.popleft()
-        self._count_in_flight(-answered_bytes)
         if replies:
             self._sink.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        self._count_in_flight(-answered_bytes)
         if not pending and (self._has_ended or self._quiet is not None):
             self._quieten()
         if not self._is_reading:

@@ -30,7 +30,7 @@ from ..wire_requests import (
 from . import attaching
 from .amending import Amendment, head_of, settle
 from .context import Context
-from .daemon_events import decided, event, signalled
+from .daemon_events import attempt_ended, decided, event, signalled
 from .forking import fork
 from .heads import Head, recent_key
 from .operations import Caller
@@ -78,10 +78,11 @@ async def signal(caller: Caller, request: Signal) -> dict[str, object]:
     context = caller.context
     uid = caller.namespace(request.uid)
     told = signalled(request.name, request.payload, request.key)
+    if request.key is not None:
+        check_key(request.key)
     head = await _known_head(caller, uid, request.agent_id)
     key = None
     if request.key is not None:
-        check_key(request.key)
         key = SIGNAL_KEY + request.key
         sequence = await _recorded_at(context, head, key)
         if sequence is not None:
@@ -141,14 +142,14 @@ async def decide(caller: Caller, request: Decide) -> dict[str, object]:
         )
     check_agent_id(request.agent_id)
     agent = await caller.agent(uid, request.agent_id)
-    standing = await standing_of(context.store, agent, request.step)
-    if standing is not Standing.IN_DOUBT and not is_terminal(agent.state):
+    standing = await standing_of(context, uid, agent.agent_id, request.step)
+    head = await head_of(context, uid, agent.agent_id)
+    if standing is not Standing.IN_DOUBT and not is_terminal(head.state):
         raise InvalidError(
             f'"step": {request.step!r:.80} of {agent.agent_id} is {standing.value}; '
             "only about a step that began and did not end there is something to decide",
             field="step",
         )
-    head = await head_of(context, uid, agent.agent_id)
     advance(head.state, Change.TOLD)
     held = context.owners.holder((uid, agent.agent_id))
     if held is not None and head.state is AgentState.RUNNING:
@@ -173,6 +174,8 @@ async def park(caller: Caller, request: Park) -> dict[str, object]:
     if head.state is not AgentState.PARKED:
         advance(head.state, Change.PARKED)
         await attaching.park(context, uid, head.agent_id, reason=request.reason or "")
+    else:
+        await settle(context, uid)  # it may still be on its way
     return {"state": AgentState.PARKED.value}
 
 
@@ -190,6 +193,8 @@ async def cancel(caller: Caller, request: Cancel) -> dict[str, object]:
         await amendment.commit()
         context.owners.release((uid, agent_id), epoch)
         context.resumer.finished(uid, agent_id)
+    else:
+        await settle(context, uid)
     return {"state": AgentState.CANCELLED.value}
 
 
@@ -200,10 +205,16 @@ async def resume(caller: Caller, request: Resume) -> dict[str, object]:
     head = await _known_head(caller, uid, request.agent_id)
     agent_id, state = head.agent_id, head.state
     if state in {AgentState.RUNNING, AgentState.RESUMING}:
+        await settle(context, uid)
         return {"state": state.value}
     amendment = Amendment(context, head)
     if state is AgentState.PARKED:
-        amendment.advance(_unparking(context, head))
+        change = _unparking(context, head)
+        if change is Change.UNPARKED and head.attachment is not None and head.attachment.owner:
+            # Its owner is gone, and whoever would record that comes too late.
+            amendment.record(attempt_ended(head.attempts, "lost"))
+            head.attachment = replace(head.attachment, owner=None)
+        amendment.advance(change)
         amendment.record(event("Unparked", {"reason": request.reason}))
         head.reason = None
     else:

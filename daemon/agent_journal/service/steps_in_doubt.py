@@ -7,13 +7,16 @@ would look like one, and do nothing.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..store.base import AgentRecord, Store
+from ..model import AgentId, Uid
+from .amending import head_of, settle
+from .context import Context
 from .waiting import SLICE_BYTES, SLICE_ENTRIES
 
 
@@ -27,52 +30,62 @@ class Standing(Enum):
 
 class _Step(msgspec.Struct):
     key: str | None = None
+
+
+class _Decision(msgspec.Struct):
     step: str | None = None
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
 
 
-_STEP_EVENTS: Final = (
-    b'{"StepStarted"',
-    b'{"StepCompleted"',
-    b'{"StepFailed"',
-    b'{"Decided"',
-)
+# Any client may write a name with escapes, and white space before it.
+_may_tell: Final = re.compile(rb'[{\s]*"(?:Step|Decided"|[^"\\]*\\)').match
 _decode_event: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_step: Final = msgspec.json.Decoder(_Step).decode
+_decode_decision: Final = msgspec.json.Decoder(_Decision).decode
 
 
 def standing_after(event: bytes, step: str, before: Standing) -> Standing:
     """Return how *step* stands behind *event*."""
-    if not event.replace(b" ", b"").startswith(_STEP_EVENTS):
+    if not _may_tell(event):
         return before
     ((name, payload),) = _decode_event(event).items()
     try:
-        told = _decode_step(payload)
+        match name:
+            case "StepStarted" if _decode_step(payload).key == step:
+                return Standing.IN_DOUBT
+            case "StepCompleted" | "StepFailed" if _decode_step(payload).key == step:
+                return Standing.DONE
+            case "Decided":
+                decision = _decode_decision(payload)
+                # One that is to run again may be decided about until it does.
+                is_done = decision.result is not UNSET or decision.error is not UNSET
+                if decision.step == step:
+                    return Standing.DONE if is_done else Standing.IN_DOUBT
+            case _:
+                pass
     except msgspec.DecodeError:
-        return before  # a client's own, of another form
-    if step not in (told.key, told.step):
-        return before
-    match name:
-        case "StepStarted":
-            return Standing.IN_DOUBT
-        case "Decided" if told.result is UNSET and told.error is UNSET:
-            return Standing.IN_DOUBT  # it is to run again, and until it does it may be changed
-        case _:
-            return Standing.DONE
+        pass  # a client's own, of another form
+    return before
 
 
-async def standing_of(store: Store, record: AgentRecord, step: str) -> Standing:
-    """Return how *step* stands in an agent's journal."""
-    standing = Standing.UNKNOWN
-    sequence = 0
-    while sequence < record.next_sequence:
-        entries = await store.read(
-            record.number, from_sequence=sequence, limit=SLICE_ENTRIES, bytes_max=SLICE_BYTES
+async def standing_of(context: Context, uid: Uid, agent_id: AgentId, step: str) -> Standing:
+    """Return how *step* stands, which holds until the next await.
+
+    What is queued counts too: two who decide at once must not both be obeyed.
+    """
+    number, sequence, standing = None, 0, Standing.UNKNOWN
+    while True:
+        head = await head_of(context, uid, agent_id)
+        if head.number != number:  # compacted, maybe
+            number, sequence, standing = head.number, 0, Standing.UNKNOWN
+        if sequence >= head.next_sequence:
+            return standing
+        entries = await context.store.read(
+            number, from_sequence=sequence, limit=SLICE_ENTRIES, bytes_max=SLICE_BYTES
         )
         if not entries:
-            break
+            await settle(context, uid)  # they are on their way
         for entry in entries:
             standing = standing_after(entry.event, step, standing)
         sequence += len(entries)
-    return standing

@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
-from ..errors import JournalError, ShuttingDownError, StorageFailedError
+from ..errors import JournalError, ShuttingDownError
 from ..model import AgentId, AgentState, Micros, Uid
 from ..store.attachment import NOTHING, Incident
 from ..store.base import AgentRecord
 from . import attaching
+from .amending import settle, surely
 from .attempt_output import Outcome, cleaned
 from .context import Context
 from .crash_signatures import signature_of
 from .incidents import ParkError, after_end, prepared, record_outcome
 from .launch_queue import LaunchQueue
 from .launch_systemd import LaunchError
-from .launchers import Attempt, Launchers, Means
+from .launched import Alarm, Launched, find_again
+from .launchers import Launchers, Means
 from .owners import Name
 from .resume_policy import SECOND, Cause, Decision, Park
 from .schedule import Schedule
@@ -45,29 +45,6 @@ _HELD: Final = (AgentState.RUNNING, AgentState.RESUMING)
 _STARTABLE: Final = (AgentState.INTERRUPTED, AgentState.WAITING)
 
 
-class Alarm(StrEnum):
-    """What of an agent is due at a time."""
-
-    RESUME = "resume"  # its back-off is over
-    WAKE = "wake"  # it asked to be resumed then
-    ATTACH = "attach"  # it was started and should have attached
-    PROBE = "probe"  # it has gone on for long enough to end an outbreak
-    LINGER = "linger"  # its process should have ended by now
-    RETRY = "retry"  # look at it again
-
-
-@dataclass(slots=True, eq=False)
-class Launched:
-    """An attempt that was started and is not known to be over."""
-
-    number: int
-    attempt: Attempt
-    may_be_late: bool  # it has not attached yet
-    complaint: str = ""  # why it was made to end
-    is_ending: bool = False  # its end is being recorded
-    then: Cause | None = None  # why to start the agent again when this has ended
-
-
 class Supervisor:
     """The resumer of a running daemon."""
 
@@ -80,6 +57,7 @@ class Supervisor:
         self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
         self._launched: dict[Name, Launched] = {}
         self._launching: dict[Name, int] = {}  # attempts that were counted, and are being started
+        self._again: dict[Name, Cause] = {}  # who of these is to be started once more
         self._recording: set[Name] = set()  # whose change is recorded, and followed up, here
         self._restarted: set[Name] = set()  # who was lost with the daemon or the host
         self._tasks: asyncio.TaskGroup | None = None
@@ -148,10 +126,13 @@ class Supervisor:
         name = uid, agent_id
         self._forget_alarms(name)
         self._queue.drop(name)
+        self._again.pop(name, None)
         launched = self._launched.get(name)
         if launched is not None:
             launched.may_be_late = False
             launched.then = None
+            if launched.attempt.is_over:
+                self._forget(name)  # another one holds the agent now, whose end is its own
         if self._queue.is_probe(name):
             self._schedule.after((Alarm.PROBE, name), self._context.config.resume.attach_seconds)
         self._queue.started(name)
@@ -161,9 +142,13 @@ class Supervisor:
         name = uid, agent_id
         self._forget_alarms(name)
         self._queue.drop(name)
+        self._again.pop(name, None)
         if name not in self._recording:
             self._queue.got_on(name)
         self._queue.started(name)
+        launched = self._launched.get(name)
+        if launched is not None and launched.attempt.is_over:
+            self._over(name, launched)  # its connection was the last that was heard of it
 
     def waiting(self, uid: Uid, agent_id: AgentId, wake_at: Micros | None) -> None:
         """Take note that an agent was given up until *wake_at*, or until a signal comes."""
@@ -181,6 +166,7 @@ class Supervisor:
         if launched is None or launched.number != attempt:
             return False
         if launched.attempt.is_over:
+            launched.is_awaited = True
             self._over(name, launched)
         else:
             # Something of it lives on, which may attach again: what was
@@ -188,9 +174,10 @@ class Supervisor:
             self._schedule.after((Alarm.LINGER, name), LINGER_SECONDS)
         return True
 
-    def knows_launcher(self, name: str) -> bool:
-        """Tell whether the configuration names such a launcher."""
-        return name in self._context.config.launchers
+    def knows_launcher(self, name: str, uid: Uid) -> bool:
+        """Tell whether the configuration names such a launcher for agents of *uid*."""
+        launcher = self._context.config.launchers.get(name)
+        return launcher is not None and launcher.is_for(uid)
 
     # What the recovery at start finds
 
@@ -198,21 +185,25 @@ class Supervisor:
         """Take over an unfinished agent as it is; return False where its attempt is lost."""
         name = record.uid, record.agent_id
         attachment = record.attachment or NOTHING
+        if record.state not in _HELD:
+            self._find_again(record)  # its last process may be on its way out
         match record.state:
+            case AgentState.PARKED if attachment.owner or attachment.is_launched:
+                return self._goes_on(record)
             case AgentState.INTERRUPTED:
                 self._queue.remember(name, attachment.incident.signature)
-                at = attachment.incident.next_attempt_at
-                if at is None:
+                if (at := attachment.incident.next_attempt_at) is None:
                     self._queue.put(name, Cause.RESTART)
                 else:
-                    self._launch_at(name, at)
+                    # Further off than any back-off: the clock was set back.
+                    longest = self._context.config.resume.of(record.kind).backoff_seconds_max
+                    self._launch_after(name, min((at - self._context.now) / SECOND, longest))
             case AgentState.WAITING:
                 if attachment.wake_at is not None:
                     self._schedule.at((Alarm.WAKE, name), attachment.wake_at)
             case AgentState.RUNNING:
-                if not attaching.keep_living_owner(self._context, record):
-                    return attachment.owner is None  # it never attached: nothing to resume
-                self._find_again(record)
+                # Where nobody ever attached there is nothing to resume.
+                return self._goes_on(record) or attachment.owner is None
             case AgentState.RESUMING:
                 if not self._find_again(record):
                     return False
@@ -223,17 +214,21 @@ class Supervisor:
                 pass
         return True
 
+    def _goes_on(self, record: AgentRecord) -> bool:
+        """Tell whether something of an attempt that had attached lives; it is watched."""
+        is_there = self._find_again(record)
+        is_kept = attaching.keep_living_owner(self._context, record)
+        if is_there and not is_kept:  # it may attach again, for as long as without a restart
+            self._schedule.after((Alarm.LINGER, (record.uid, record.agent_id)), LINGER_SECONDS)
+        return is_there or is_kept
+
     def _find_again(self, record: AgentRecord) -> bool:
-        attempt = self._launchers.find(record)
-        if attempt is None:
-            return False
-        if attempt.is_over:
-            attempt.close()
-            return False
-        is_resuming = record.state is AgentState.RESUMING
-        launched = Launched(record.attempts, attempt, may_be_late=is_resuming)
-        self._watch((record.uid, record.agent_id), launched)
-        return True
+        """Take over what goes on of an agent; tell whether that is its present attempt."""
+        name = record.uid, record.agent_id
+        if name not in self._launched and (found := find_again(self._launchers, record)):
+            self._watch(name, found)
+        launched = self._launched.get(name)
+        return launched is not None and launched.number == record.attempts
 
     async def bury(self, record: AgentRecord) -> None:
         """Record that an attempt ended while nobody looked, and queue its agent."""
@@ -245,23 +240,25 @@ class Supervisor:
         try:
             attempt = self._launchers.find(record)
             if attempt is None and record.state is AgentState.RUNNING:
-                await attaching.record_loss(self._context, uid, agent_id, record.epoch)
+                loss = attaching.record_loss(self._context, uid, agent_id, record.epoch)
+                await surely(self._context, uid, loss)
                 return
             outcome = Outcome(how="lost")
             if attempt is not None:
                 outcome = await attempt.outcome()
                 attempt.close()
-            await record_outcome(self._context, name, record.attempts, outcome)
+            end = record_outcome(self._context, name, record.attempts, outcome)
+            await surely(self._context, uid, end)
         finally:
             self._restarted.discard(name)
 
     # Times
 
-    def _launch_at(self, name: Name, at: Micros) -> None:
-        if at <= self._context.now:
+    def _launch_after(self, name: Name, seconds: float) -> None:
+        if seconds <= 0:
             self._queue.put(name, Cause.CRASH)
         else:
-            self._schedule.at((Alarm.RESUME, name), at)
+            self._schedule.after((Alarm.RESUME, name), seconds)
 
     def _forget_alarms(self, name: Name) -> None:
         for alarm in Alarm:
@@ -302,24 +299,27 @@ class Supervisor:
         """Do something about one agent; what fails costs only that one, and only a while."""
         try:
             await work
-        except (ShuttingDownError, StorageFailedError):
+        except ShuttingDownError:
             pass  # the daemon ends, and the next one begins with what is recorded
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            if self._context.committer.failure is not None:
+                return  # likewise
             say = self._log.warning if isinstance(error, JournalError) else self._log.exception
             say("resume_failed", uid=name[0], agent_id=name[1], error=str(error))
             self._schedule.after((Alarm.RETRY, name), RETRY_SECONDS)
+            self._queue.withdrew(name)
             self._queue.started(name)
 
     async def _look_again(self, name: Name) -> None:
         """Go on with an agent as it is recorded, after something went wrong."""
         record = await self._record(name)
         launched = self._launched.get(name)
-        if launched is not None:
-            launched.is_ending = False
-            if launched.attempt.is_over:
-                self._over(name, launched)
-        elif record is not None and not self.found(record):
-            await self.bury(record)
+        is_on_its_way = name in self._launching or self._queue.is_starting(name)
+        if launched is not None and launched.attempt.is_over:
+            self._over(name, launched)
+        elif not (is_on_its_way or record is None or (launched and record.state in _HELD)):  # noqa: SIM102
+            if not self.found(record):
+                await self.bury(record)
 
     async def _record(self, name: Name) -> AgentRecord | None:
         (record,) = await self._context.store.load([name])
@@ -344,6 +344,8 @@ class Supervisor:
                 self._context, *name, command=ready[0].shown, incident=ready[1]
             )
         if record is None or ready is None or attempt is None:
+            if ready is not None:
+                await settle(self._context, name[0])  # as ``surely`` does
             self._queue.withdrew(name)
             self._queue.started(name)
             return
@@ -358,6 +360,8 @@ class Supervisor:
             return
         finally:
             self._launching.pop(name, None)
+            if (again := self._again.pop(name, None)) is not None:
+                self._queue.put(name, again)
         self._log.info(
             "agent_resumed", uid=name[0], agent_id=name[1], attempt=attempt, pid=started.pid
         )
@@ -372,6 +376,9 @@ class Supervisor:
 
         It gave the agent up, or lost it, and is made to end if it does not.
         """
+        if name in self._launching:
+            self._again[name] = cause
+            return True
         launched = self._launched.get(name)
         if launched is None or launched.attempt.is_over:
             return False
@@ -392,7 +399,8 @@ class Supervisor:
         self._log.warning("agent_parked", uid=name[0], agent_id=name[1], reason=reason)
         self._recording.add(name)
         try:
-            await attaching.park(self._context, *name, reason=reason)
+            parked = attaching.park(self._context, *name, reason=reason)
+            await surely(self._context, name[0], parked)
         finally:
             self._recording.discard(name)
 
@@ -413,11 +421,10 @@ class Supervisor:
             return
         self._schedule.cancel((Alarm.LINGER, name))
         hold = self._context.owners.holder(name)
-        if hold is None:
+        if hold is None or hold.pid != launched.attempt.pid:
             self._over(name, launched)
-        elif hold.pid != launched.attempt.pid:
-            # Another process holds the agent: its end is told by its loss.
-            self._forget(name)
+        else:  # its loss will tell, but where its attach is refused after all
+            self._schedule.after((Alarm.RETRY, name), RETRY_SECONDS)
 
     def _over(self, name: Name, launched: Launched) -> None:
         if not launched.is_ending:
@@ -425,21 +432,29 @@ class Supervisor:
             self._begin(name, lambda: self._finish(name, launched))
 
     async def _finish(self, name: Name, launched: Launched) -> None:
-        outcome = await launched.attempt.outcome()
-        if launched.complaint:
-            outcome = outcome.with_note(f"agent-journald: {launched.complaint}")
-        await self._end(name, launched.number, outcome)
+        try:
+            outcome = await launched.attempt.outcome()
+            if launched.complaint:
+                outcome = outcome.with_note(f"agent-journald: {launched.complaint}")
+            while True:
+                launched.is_awaited = False
+                if await self._end(name, launched.number, outcome) or not launched.is_awaited:
+                    break
+        finally:
+            launched.is_ending = False  # where that failed, it is tried again
         if self._launched.get(name) is launched:
             self._forget(name)
         if launched.then is not None:
             self._queue.put(name, launched.then)
 
-    async def _end(self, name: Name, attempt: int, outcome: Outcome) -> None:
-        """Record how an attempt ended, and what follows from it, as one."""
+    async def _end(self, name: Name, attempt: int, outcome: Outcome) -> bool:
+        """Record how an attempt ended, and what follows from it, as one, if it is to be."""
         record = await self._record(name)
         if record is None or record.attempts != attempt or record.state not in _HELD:
             self._queue.started(name)
-            return
+            if record is not None and record.state is AgentState.PARKED:
+                await record_outcome(self._context, name, attempt, outcome)
+            return False
         signature = signature_of(outcome, name[1])
         incident, decision = await after_end(self._context, record, Cause.CRASH, signature)
         reason = (
@@ -447,9 +462,10 @@ class Supervisor:
         )
         self._recording.add(name)
         try:
-            is_recorded = await record_outcome(
+            end = record_outcome(
                 self._context, name, attempt, outcome, incident=incident, park_reason=reason
             )
+            is_recorded = await surely(self._context, name[0], end)
         finally:
             self._recording.discard(name)
         self._queue.started(name)
@@ -458,6 +474,7 @@ class Supervisor:
                 "attempt_ended", uid=name[0], agent_id=name[1], attempt=attempt, how=str(outcome)
             )
             self._follow_up(name, signature, decision)
+        return is_recorded
 
     async def _consider_loss(self, name: Name) -> None:
         """Decide about an agent whose owner is gone, of which nothing more is known."""
@@ -476,8 +493,7 @@ class Supervisor:
             seconds = 0.0
             self._log.warning("agent_parked", uid=name[0], agent_id=name[1], reason=decision.reason)
         else:
-            seconds = max(decision.at - self._context.now, 0) / SECOND
-            self._launch_at(name, decision.at)
+            self._launch_after(name, seconds := max(decision.at - self._context.now, 0) / SECOND)
         if self._queue.crashed(name, signature, seconds):
             self._log.warning("outbreak_began", signature=signature)
         if isinstance(decision, Park):

@@ -54,6 +54,7 @@ class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
     is_launched: bool = False  # a process was started for it, and has not attached yet
     attempt_sequence: int = 0  # where the present attempt began in the agent's history
     incident: Incident = msgspec.field(default_factory=Incident)
+    is_importing: bool = False  # parked until the rest of its import comes
 
 
 NOTHING: Final = Attachment()

@@ -146,6 +146,7 @@ class Store(Protocol):
 
         Raises:
             StorageFullError: nothing was recorded, and the store goes on.
+            OverloadedError: there is no memory for it; likewise.
             StorageFailedError: the outcome is unknown; the store is unusable.
         """
         ...
@@ -168,6 +169,12 @@ class Store(Protocol):
         """
         ...
 
+    async def read_keyed(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[tuple[Entry, str | None]]:
+        """Return what ``read`` does, each entry with its idempotency key."""
+        ...
+
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order, of all wanted agents.
 
@@ -176,11 +183,16 @@ class Store(Protocol):
         """
         ...
 
-    async def position_of_last(self, wanted: Filter, count: int) -> Position:
-        """Return the position from which a scan yields the last *count* entries."""
+    async def position_of_last(
+        self, wanted: Filter, count: int, *, before: int | None = None
+    ) -> Position:
+        """Return the position from which a scan yields the last *count* entries.
+
+        With *before*, of those before that position.
+        """
         ...
 
-    async def agents(
+    async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         uid: Uid | None,
@@ -188,11 +200,22 @@ class Store(Protocol):
         kind: str | None,
         after: int,
         limit: int,
+        newest: bool = False,
     ) -> tuple[list[AgentRecord], int | None]:
         """Return agents by first position, of those behind position *after*.
 
+        With *newest*, the last ones first, of those before position *after*.
         A slice: the second value is where the next one begins, ``None`` at the
         end; a slice may be empty and not the last.
+        """
+        ...
+
+    async def agents_named(
+        self, uid: Uid, prefix: str, *, after: str, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents whose ids begin with *prefix*, by id, of those behind *after*.
+
+        A slice: at most *limit*, or fewer; none is the end.
         """
         ...
 

@@ -14,36 +14,45 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from ..errors import ConfigError, StorageFailedError, StorageFullError
+from ..errors import DamagedError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
+from .backup import PageCopy
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
-from .records import agent_values, changed_values, is_wanted, record_from
-from .rows import PAGE_BYTES, ROWS_PER_STATEMENT, PackedRow, Row, damaged, entries_by_row
+from .checkpoints import SCRUB_PAGES, Checkpoints
+from .integrity import START_BYTES_MAX, SUMMED_SCHEMA
+from .log import Log
+from .opening import migrate, page_count, set_up
+from .records import agent_values, changed_values, checksum_of, is_wanted, record_from
+from .rows import ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
-from .sql import MIGRATIONS, QUERIES, SCHEMA_VERSION, with_rows
+from .self_check import CheckedRows, check_rows
+from .sql import QUERIES, with_rows
+from .sweeping import sweep
 from .transaction import Transaction
 from .unsettled import Generation, Slice
 
-APPLICATION_ID: Final = 0x416A726E  # "Ajrn": what `file` and SQLite show of the database
 SLICE_SECONDS: Final = 0.001
 SLICE_ENTRIES: Final = 512
-SWEEP_ROWS: Final = 32
 SETTLED_PER_STATEMENT: Final = 64
 NAMES_MAX: Final = 32_768
+
+# The queries of agents by first position: the oldest first, the newest first.
+_OF_ALL: Final = ("agents_of_all", "newest_agents_of_all")
+_OF_UID: Final = ("agents_of_uid", "newest_agents_of_uid")
+_OF_UID_IN_STATE: Final = ("agents_of_uid_in_state", "newest_agents_of_uid_in_state")
 
 
 class Database:
     """A journal's file, opened."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, descriptor: int) -> None:
         self._connection = connection
         self._execute = connection.execute
         self._writer = connection.cursor()  # kept: to drop one costs a turn of the GIL
@@ -51,73 +60,49 @@ class Database:
         self._directory = str(path.parent)
         self.has_base = False  # nothing may be acknowledged before
         self._names: dict[int, AgentRecord | None] = {}
+        self.copy: PageCopy | None = None  # one that is being taken
+        self.checkpoints = Checkpoints(connection.execute, path, descriptor)
+        self.log = Log(self._query)
+        self.seal = 0  # of the last row, when the database was opened
 
     def prepare(self) -> tuple[Position, AgentNumber]:
         """Set the connection up, migrate, and put what is there on a firm base.
 
         Returns the next position and the highest number in use.
         """
-        self._set("locking_mode", "exclusive")
-        version = self._check_identity()
-        self._execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a database that is yet to be made
-        self._set("journal_mode", "wal")
-        self._execute("PRAGMA synchronous=FULL")
-        (level,) = self._execute("PRAGMA synchronous").fetchone()
-        if level != 2:  # noqa: PLR2004 - SQLite's number for FULL
-            raise StorageFailedError(f"SQLite refused PRAGMA synchronous=FULL: it says {level}")
-        for pragma in (
-            "wal_autocheckpoint=0",
-            "journal_size_limit=67108864",
-            "mmap_size=0",
-            "temp_store=MEMORY",
-            "trusted_schema=OFF",
-            "cell_size_check=ON",
-            "cache_size=-16384",
-        ):
-            self._execute(f"PRAGMA {pragma}").fetchall()
+        version = set_up(self._execute, self._path)
         # After a failed fsync the kernel may hold pages that the disk does not;
         # copying the WAL into the database before anything is acknowledged on
         # top of it is what makes a restart a cure (docs/ARCHITECTURE.md).
+        if version >= SUMMED_SCHEMA:
+            self.checkpoints.open_sums()
         self.has_base = self._make_base()
         self._migrate(version)
-        if self.has_base:
-            self._make_names_durable()
         (number,) = self._query("highest_number").fetchone()
         next_position = self._next_position()
+        self._check_mark(next_position)
+        self.checkpoints.position = next_position
         if self.has_base:
+            self._make_names_durable()
             self._query("give_up_copies", next_position)
         return next_position, AgentNumber(number)
 
-    def _set(self, pragma: str, value: str) -> None:
-        (answer,) = self._execute(f"PRAGMA {pragma}={value}").fetchone()
-        if answer != value:
-            raise StorageFailedError(f"SQLite refused PRAGMA {pragma}={value}: it says {answer!r}")
-
-    def _check_identity(self) -> int:
-        """Return the version of the journal's schema, 0 for a file that is yet empty.
-
-        Raises:
-            ConfigError: it is another program's, or a newer journal; nothing was changed.
-        """
-        (version,) = self._execute("PRAGMA user_version").fetchone()
-        (application_id,) = self._execute("PRAGMA application_id").fetchone()
-        (tables,) = self._execute("SELECT count(*) FROM sqlite_master").fetchone()
-        is_empty = not (version or application_id or tables)
-        if application_id != APPLICATION_ID and not is_empty:
-            raise ConfigError(
-                f"{self._path} is an SQLite database, but not a journal; choose another --database"
+    def _check_mark(self, next_position: Position) -> None:
+        """Refuse a log that ends before what was known to be durable."""
+        mark = self.checkpoints.mark
+        if mark is not None and next_position < mark.position:
+            raise DamagedError(
+                f"the journal ends before position {next_position}, and everything before "
+                f"{mark.position} was acknowledged",
+                part="entry",
             )
-        if version > SCHEMA_VERSION:
-            raise ConfigError(
-                f"{self._path} was written by a newer agent-journald (its schema is {version}, "
-                f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
-            )
-        return int(version)
 
     def _make_base(self) -> bool:
         """Copy the WAL into the database; False: the disk is full, and it has to be done later."""
         try:
             self.checkpoint("TRUNCATE")
+        except StorageFullError:
+            return False
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
@@ -137,18 +122,31 @@ class Database:
             raise StorageFailedError(f"{self._directory} cannot be synced: {error}") from error
         finally:
             os.close(descriptor)
+        self.checkpoints.mark_log(durably=True)
 
     def _migrate(self, version: int) -> None:
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            pragmas = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number};"
-            self._connection.executescript(f"BEGIN IMMEDIATE; {script} {pragmas} COMMIT;")
+        if version < SUMMED_SCHEMA:
+            if not self.has_base:
+                raise StorageFullError(
+                    f"the disk that holds {self._path} is full, and the journal has to be brought "
+                    "up to date; make room, then start the daemon again"
+                )
+            # Before there is a journal that is not served without them.
+            pages, page_bytes = page_count(self._execute)
+            self.checkpoints.begin_sums(page_bytes, pages)
+            for _ in range(0, START_BYTES_MAX, SCRUB_PAGES * page_bytes):
+                if not self.checkpoints.sum_unknown():
+                    break
+        migrate(self._connection, version)
+        self.log.whole_from = self._mark("whole_from")
 
     def _next_position(self) -> Position:
         floor = self._mark("next_position")
-        last = self._query("last_row").fetchone()
+        last = self.log.last_row()
         if last is None:
             return Position(floor)
-        return Position(max(floor, last[0] + PackedRow(*last).count))
+        self.seal = last.seal
+        return Position(max(floor, last.next_position))
 
     def _query(self, name: str, *values: object) -> sqlite3.Cursor:
         return self._execute(QUERIES[name], values)
@@ -171,16 +169,25 @@ class Database:
         if not changes and settling is None and len(rows) <= ROWS_PER_STATEMENT:
             # In autocommit a statement is a transaction of its own: it runs without
             # the interpreter's lock from its first insertion to its fsync.
-            self._insert(rows)
-            return
-        with self._transaction():
-            self._insert(rows)
+            if self.checkpoints.is_behind:
+                self.checkpoints.finish()
+            try:
+                self._insert(rows)
+            except BaseException:
+                self.checkpoints.note_rollback()
+                raise
+        else:
+            with self._transaction():
+                self._insert(rows)
+                for change in changes:
+                    self._change(change, first_position, next_position)
+                if settling is not None:
+                    self._settle(settling)
             for change in changes:
-                self._change(change, first_position, next_position)
-            if settling is not None:
-                self._settle(settling)
-        for change in changes:
-            self._names.pop(change.compacted or change.record.number, None)
+                self._names.pop(change.compacted or change.record.number, None)
+        self.checkpoints.position = next_position
+        if self.checkpoints.is_void:
+            self.checkpoints.mark_void_log()
 
     def _insert(self, rows: list[Row]) -> None:
         self._put("insert_rows", rows, ROWS_PER_STATEMENT)
@@ -214,6 +221,8 @@ class Database:
 
     def _compact(self, number: AgentNumber, record: AgentRecord, next_position: Position) -> None:
         self._query("renumber_agent", record.number, record.state, record.updated_at, number)
+        (columns,) = self._query("checked_columns", record.number)
+        self._query("put_checksum", checksum_of(*columns), record.number)
         self._query("doom", number, next_position)
 
     def check_room(self, free_bytes_min: int) -> None:
@@ -235,7 +244,9 @@ class Database:
             )
 
     def _transaction(self) -> Transaction:
-        return Transaction(self._connection)
+        if self.checkpoints.is_behind:
+            self.checkpoints.finish()
+        return Transaction(self._connection, self.checkpoints.note_rollback)
 
     # Settling: moving the index forward
 
@@ -274,7 +285,7 @@ class Database:
         """Read back what was committed behind the index's high-water mark."""
         mark = self._mark("settled_position")
         generation = Generation(mark)
-        for row in self._rows_from(mark):
+        for row in self.log.rows_from(mark):
             for entry, key in row.entries():
                 if entry.position >= mark:
                     generation.put_back(entry, key)
@@ -282,43 +293,9 @@ class Database:
             generation.next_position = row.first_position + row.count
         return generation
 
-    # Sweeping: removing the entries of histories that were compacted
-
     def sweep(self, settled_position: int, next_position: int) -> bool:
         """Remove a slice of a doomed history; return whether there is more to do."""
-        doomed = self._query("next_doomed", settled_position).fetchone()
-        if doomed is None:
-            return False
-        (number,) = doomed
-        found = self._query("runs_from", number, 0, 1).fetchone()
-        with self._transaction():
-            if found is not None:
-                self._sweep_run(number, unpacked(*found), next_position)
-            elif self._query("delete_keys", number, SLICE_ENTRIES).rowcount == 0:
-                self._query("spare", number)
-        return True
-
-    def _sweep_run(self, number: int, run: Run, next_position: int) -> None:
-        swept = 0
-        positions = run.positions
-        for _ in range(SWEEP_ROWS):
-            if swept == len(positions):
-                break
-            row = self._row_at(positions[swept])
-            end = bisect_left(positions, row.first_position + row.count, swept)
-            self._rewrite(row, set(positions[swept:end]), next_position)
-            swept = end
-        self._query("delete_run", number, run.first_sequence)
-        if swept < len(positions):
-            self._query("put_runs", *run.behind(swept).packed(number))
-
-    def _rewrite(self, row: PackedRow, removed: set[int], next_position: int) -> None:
-        data = row.without(removed)
-        if data is not None:
-            self._query("replace_row", data, row.first_position)
-            return
-        self._query("delete_row", row.first_position)
-        self._query("set_mark", next_position, "next_position")
+        return sweep(self._query, self.log, self._transaction, settled_position, next_position)
 
     # Reading
 
@@ -345,10 +322,16 @@ class Database:
         deadline = perf_counter() + SLICE_SECONDS
         entries: list[Entry] = []
         size = 0
-        for found in itertools.chain.from_iterable(map(self._entries_by_row, runs)):
+        sequence = from_sequence
+        if not runs:
+            self._check_end(number, from_sequence)
+        for found in itertools.chain.from_iterable(
+            self.log.entries_by_row(run, SLICE_ENTRIES) for run in runs
+        ):
             for entry in found:
-                if entry.number != number:
+                if entry.number != number or entry.sequence != sequence:
                     raise damaged(entry.position)
+                sequence += 1
                 size += len(entry.event)
                 if entries and size > bytes_max:
                     return entries
@@ -358,6 +341,15 @@ class Database:
             if perf_counter() > deadline:
                 break
         return entries
+
+    def _check_end(self, number: int, sequence: int) -> None:
+        """Refuse a history that ends before its agent does; one that is swept is nobody's."""
+        found = self._query("settled_sequence", number).fetchone()
+        if found is not None and sequence < found[0]:
+            raise DamagedError(
+                f"the entries of a history from sequence {sequence} on are missing from the index",
+                part="entry",
+            )
 
     def _runs(
         self, number: AgentNumber, from_sequence: int, limit: int, unsettled: list[Run]
@@ -381,42 +373,21 @@ class Database:
                 yield run.behind(max(sequence - run.first_sequence, 0))
                 sequence = run.next_sequence
 
-    def _entries_by_row(self, run: Run) -> Iterator[list[Entry]]:
-        """Return the entries of *run* in sequence order, those of a row at once."""
-        positions = run.positions[:SLICE_ENTRIES]
-        if run.rows is None:
-            rows = self._rows_from(positions[0])
-        else:
-            wanted = ",".join(map(str, dict.fromkeys(run.rows[:SLICE_ENTRIES])))
-            rows = itertools.starmap(PackedRow, self._query("rows_at", f"[{wanted}]"))
-        return entries_by_row(rows, positions)
-
-    def _row_at(self, position: int) -> PackedRow:
-        found = self._query("find_row", position).fetchone()
-        if found is None or not (row := PackedRow(*found)).holds(position):
-            raise damaged(position)  # the index names what the log has not
-        return row
-
-    def _rows_from(self, position: int) -> Iterator[PackedRow]:
-        first = self._query("find_row", position).fetchone()
-        if first and (row := PackedRow(*first)).holds(position):
-            yield row
-            position = row.first_position + 1
-        cursor = self._query("rows_from", position)
-        try:
-            for found in cursor:
-                yield PackedRow(*found)
-        finally:
-            cursor.close()  # an open cursor would hold up every checkpoint
+    def row_at(self, position: int) -> PackedRow:
+        """Return the row that holds *position*."""
+        return self.log.row_at(position)
 
     def scan(
-        self, wanted: Filter, from_position: int, limit: int, bytes_max: int
+        self, wanted: Filter, from_position: int, end: int, limit: int, bytes_max: int
     ) -> tuple[list[tuple[AgentRecord, Entry]], int | None]:
-        """Return a slice in position order, and where the next begins if the log goes on."""
+        """Return a slice in position order, and where the next begins if the log goes on.
+
+        It goes on to *end* at least.
+        """
         deadline = perf_counter() + SLICE_SECONDS
         found: list[tuple[AgentRecord, Entry]] = []
         size = 0
-        for row in self._rows_from(from_position):
+        for row in self.log.rows_from(from_position):
             for entry, _ in row.entries():
                 if entry.position < from_position:
                     continue
@@ -429,6 +400,8 @@ class Database:
             from_position = row.first_position + row.count
             if perf_counter() > deadline:
                 return found, from_position
+        if self.log.whole_from <= from_position < end:
+            raise damaged(from_position)
         return found, None
 
     def count_back(self, wanted: Filter, before: int, count: int) -> tuple[int, int]:
@@ -437,10 +410,8 @@ class Database:
         Returns the position reached and how many are still to be counted.
         """
         deadline = perf_counter() + SLICE_SECONDS
-        cursor = self._query("rows_before", before)
-        try:
-            for found in cursor:
-                row = PackedRow(*found)
+        with closing(self.log.rows_before(before)) as rows:
+            for row in rows:
                 for entry, _ in reversed(list(row.entries())):
                     record = self._agent(entry.number)
                     if entry.position >= before or record is None:
@@ -452,8 +423,6 @@ class Database:
                 before = row.first_position
                 if perf_counter() > deadline:
                     return before, count
-        finally:
-            cursor.close()
         return 0, 0
 
     def _agent(self, number: int) -> AgentRecord | None:
@@ -462,21 +431,28 @@ class Database:
         except KeyError:
             if len(self._names) >= NAMES_MAX:
                 self._names.clear()
-            record = record_from(self._query("load_agent_by_number", number).fetchone())
+            record = record_from(
+                self._query("load_agent_by_number", number).fetchone(), has_attachment=False
+            )
             self._names[number] = record
             return record
 
     def agents(
-        self, uid: Uid | None, state: AgentState | None, after: int, limit: int
+        self, uid: Uid | None, state: AgentState | None, after: int, limit: int, *, newest: bool
     ) -> list[AgentRecord]:
         """Return up to *limit* agents by first position."""
         if uid is None:
-            rows = self._query("agents_of_all", after, limit)
+            rows = self._query(_OF_ALL[newest], after, limit)
         elif state is None:
-            rows = self._query("agents_of_uid", uid, after, limit)
+            rows = self._query(_OF_UID[newest], uid, after, limit)
         else:
-            rows = self._query("agents_of_uid_in_state", uid, after, state, limit)
+            rows = self._query(_OF_UID_IN_STATE[newest], uid, after, state, limit)
         return [record for record in map(record_from, rows.fetchall()) if record is not None]
+
+    def agents_named(self, uid: Uid, begin: str, end: str, limit: int) -> list[AgentRecord]:
+        """Return up to *limit* agents by id, from *begin* on and before *end*."""
+        rows = self._query("agents_named", uid, begin, end, limit).fetchall()
+        return [record for record in map(record_from, rows) if record is not None]
 
     def unfinished(self, after: int, limit: int) -> list[AgentRecord]:
         """Return up to *limit* agents with an attachment, by first position."""
@@ -489,8 +465,23 @@ class Database:
         """Let go of the statements, without which the file would stay open and locked."""
         self._writer.close()
 
+    def scrub(self, now: int) -> int:
+        """Look at some pages of the file; return how many, 0 at its end."""
+        return self.checkpoints.scrub(now, lambda: self.checkpoint("PASSIVE"))
+
+    def check_pages(self, first: int) -> tuple[int, int]:
+        """Look at pages from *first* on; return how many, and how many there are."""
+        return self.checkpoints.look_at(first, lambda: self.checkpoint("PASSIVE"))
+
+    def check_rows(self, from_position: int) -> CheckedRows:
+        """Hold some rows of the log against the index and the keys."""
+        return check_rows(self._query, self.log, from_position, self._mark("settled_position"))
+
     def checkpoint(self, mode: str) -> None:
         """Copy the WAL into the database; nobody else can be in the way."""
-        is_blocked, _, _ = self._execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        if is_blocked:
-            raise StorageFailedError(f"SQLite could not checkpoint ({mode}): it says busy")
+        if self.copy is not None and not self.copy.note():
+            self.copy = None
+        if mode == "TRUNCATE":
+            self.checkpoints.truncate()
+        else:
+            self.checkpoints.passive()

@@ -87,7 +87,7 @@ class MemoryStore:
         known.epoch, known.attempts = record.epoch, record.attempts
         known.attachment = record.attachment
         if has_entry:
-            known.updated_at = record.updated_at
+            known.created_at, known.updated_at = record.created_at, record.updated_at
 
     def _compact(self, number: AgentNumber, record: AgentRecord) -> None:
         known = self._by_number.pop(number)
@@ -126,6 +126,16 @@ class MemoryStore:
             entries.append(entry)
         return entries
 
+    async def read_keyed(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[tuple[Entry, str | None]]:
+        """Return what ``read`` does, each entry with its key."""
+        entries = await self.read(
+            number, from_sequence=from_sequence, limit=limit, bytes_max=bytes_max
+        )
+        keys = {at: key for (owner, key), at in self._keys.items() if owner == number}
+        return [(entry, keys.get(entry.sequence)) for entry in entries]
+
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
         found: list[tuple[AgentRecord, Entry]] = []
@@ -145,9 +155,11 @@ class MemoryStore:
         record = self._by_number.get(entry.number)
         return record is not None and is_wanted(wanted, record, entry.position)
 
-    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+    async def position_of_last(
+        self, wanted: Filter, count: int, *, before: int | None = None
+    ) -> Position:
         """Return the position from which a scan yields the last *count* entries."""
-        position = len(self._log)
+        position = len(self._log) if before is None else min(before, len(self._log))
         while position > 0 and count > 0:
             position -= 1
             entry = self._log[position]
@@ -155,7 +167,7 @@ class MemoryStore:
                 count -= 1
         return Position(position)
 
-    async def agents(
+    async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         uid: Uid | None,
@@ -163,21 +175,34 @@ class MemoryStore:
         kind: str | None,
         after: int,
         limit: int,
+        newest: bool = False,
     ) -> tuple[list[AgentRecord], int | None]:
         """Return agents by first position."""
         found = sorted(
             (
                 record
                 for record in self._agents.values()
-                if record.first_position > after
+                if (record.first_position < after if newest else record.first_position > after)
                 and uid in (None, record.uid)
                 and state in (None, record.state)
                 and kind in (None, record.kind)
             ),
             key=lambda record: record.first_position,
+            reverse=newest,
         )
         page = [replace(record) for record in found[:limit]]
         return page, page[-1].first_position if len(found) > limit else None
+
+    async def agents_named(
+        self, uid: Uid, prefix: str, *, after: str, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents whose ids begin with *prefix*, by id."""
+        names = sorted(
+            agent_id
+            for owner, agent_id in self._agents
+            if owner == uid and agent_id.startswith(prefix) and agent_id > after
+        )
+        return [replace(self._agents[uid, agent_id]) for agent_id in names[:limit]]
 
     async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
         """Return agents that have an attachment, by first position."""

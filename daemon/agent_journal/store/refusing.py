@@ -24,7 +24,8 @@ class RefusingStore:
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise self._error
 
-    commit = load = find_key = read = scan = position_of_last = agents = unfinished = _refuse
+    commit = load = find_key = read = read_keyed = scan = _refuse
+    position_of_last = agents = agents_named = unfinished = _refuse
 
     @property
     def is_maintenance_due(self) -> bool:

@@ -5,17 +5,34 @@ row per few kilobytes costs them once for a dozen entries or more, and an
 entry's place in its row is its position minus the row's, so nothing is
 searched.  A row is
 
-    format (1 byte) | count (2) | count headers | bodies
+    format (1 byte) | checksum (4) | count (2) | previous (4) | count headers | bodies
 
 and a header says whose entry it is and where its body lies.  A body is the
-event's bytes followed by those of the idempotency key.  An entry that was
-removed keeps its header, with number 0 and no body, so that its neighbours
-keep their places.
+event's bytes followed by those of the idempotency key.
+
+**The checksum** is a CRC-32 of all that follows it, and of the row's position.
+It is looked at whenever a row is opened, so no entry is ever given out that is
+not what was recorded, at its position, with its sequence in its history.  One
+for each entry would cost three times as much, most of it for calls; and since a
+row is read whole, it would not spare a reader anything.
+
+**The chain**: ``previous`` is the checksum that the row before was born with,
+its *seal*.  So the rows hang together in commit order, whoever's they are; an
+agent's own entries hang together by their sequences, which the checksum covers.
+
+A row of which entries were removed keeps its seal beside its new checksum (format
+3), and the headers of those entries, with number 0 and no body, so that their
+neighbours keep their places.  Where nothing is left of some rows, one *cleared*
+row stands for all of them (format 4), with the ``previous`` of the first and the
+seal of the last.
+
+Rows of format 1, from before there were checksums, are read as they are.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -25,7 +42,10 @@ from ..model import Micros, Position
 from ..model import Sequence as SequenceNumber
 from .base import AgentNumber, Entry, NewEntry
 
-FORMAT: Final = 1
+FORMAT_UNSEALED: Final = 1
+FORMAT: Final = 2
+FORMAT_SWEPT: Final = 3
+FORMAT_CLEARED: Final = 4
 
 # A row fills one page of the database and does not overflow into another (a
 # page of 8192 bytes keeps rows of up to 8157, fileformat2.html 1.6): so to read
@@ -39,32 +59,47 @@ ROW_BYTES_MAX: Final = PAGE_BYTES - 64
 # what was last bound to it: up to 32 rows that is 4 MiB in all, up to 128 it was 66.
 ROWS_PER_STATEMENT: Final = 32
 
-_PREFIX: Final = struct.Struct("<BH")
+_UNSEALED: Final = struct.Struct("<BH")  # format, count
+_BEGIN: Final = struct.Struct("<BI")  # format, checksum
+_SEALED: Final = struct.Struct("<HI")  # count, previous
+_SWEPT: Final = struct.Struct("<HII")  # count, previous, seal
+_CLEARED: Final = struct.Struct("<QII")  # count, previous, seal
+_PREFIX_BYTES: Final = _BEGIN.size + _SEALED.size
 # number, sequence, timestamp, iteration, offset of the body, event length, key length
 _HEADER: Final = struct.Struct("<QQqIIIH")
+
+# zlib lets go of the interpreter's lock for more than 5 KiB at once; to have it
+# back costs more than the checksum of a page.
+_PIECE_BYTES: Final = 4096
+_PIECES_BYTES_MAX: Final = 2 * PAGE_BYTES
 
 Row = tuple[int, bytes]
 
 
-def pack_rows(first_position: int, entries: Sequence[NewEntry]) -> list[Row]:
-    """Return *entries*, which begin at *first_position*, as rows of the log."""
+def pack_rows(first_position: int, entries: Sequence[NewEntry], previous: int = 0) -> list[Row]:
+    """Return *entries*, which begin at *first_position*, as rows of the log.
+
+    *previous* is the seal of the row before them.
+    """
     rows: list[Row] = []
     headers: list[bytes] = []
     bodies: list[bytes] = []
     offset = 0
     pack = _HEADER.pack
     position = first_position
-    room = ROW_BYTES_MAX - _PREFIX.size
+    room = ROW_BYTES_MAX - _PREFIX_BYTES
     for entry in entries:
         event, key = entry.event, entry.key
         length = len(event)
         raw_key = b"" if key is None else key.encode()
         size = _HEADER.size + length + len(raw_key)
         if size > room and headers:
-            rows.append((position, _join(headers, bodies)))
+            data = _sealed(position, previous, headers, bodies)
+            rows.append((position, data))
+            previous = seal_of(data)
             position += len(headers)
             headers, bodies, offset = [], [], 0
-            room = ROW_BYTES_MAX - _PREFIX.size
+            room = ROW_BYTES_MAX - _PREFIX_BYTES
         headers.append(
             pack(
                 entry.number,
@@ -82,33 +117,105 @@ def pack_rows(first_position: int, entries: Sequence[NewEntry]) -> list[Row]:
         offset += length + len(raw_key)
         room -= size
     if headers:
-        rows.append((position, _join(headers, bodies)))
+        rows.append((position, _sealed(position, previous, headers, bodies)))
     return rows
 
 
-def _join(headers: list[bytes], bodies: list[bytes]) -> bytes:
-    return b"".join((_PREFIX.pack(FORMAT, len(headers)), *headers, *bodies))
+def seal_of(data: bytes) -> int:
+    """Return the seal of a row as it was packed: its checksum."""
+    seal: int = _BEGIN.unpack_from(data)[1]
+    return seal
+
+
+def cleared_row(position: int, count: int, previous: int, seal: int) -> bytes:
+    """Return what stands for *count* entries from *position* on, all of which were removed."""
+    return _checked(FORMAT_CLEARED, position, _CLEARED.pack(count, previous, seal))
+
+
+def _sealed(position: int, previous: int, headers: list[bytes], bodies: list[bytes]) -> bytes:
+    content = b"".join((_SEALED.pack(len(headers), previous), *headers, *bodies))
+    return _checked(FORMAT, position, content)
+
+
+def _checked(row_format: int, position: int, content: bytes) -> bytes:
+    return _BEGIN.pack(row_format, _checksum(row_format, position, content)) + content
+
+
+def _checksum(row_format: int, position: int, content: bytes | memoryview) -> int:
+    crc = (position ^ position >> 32 ^ row_format << 28) & 0xFFFF_FFFF
+    if not _PIECE_BYTES < len(content) <= _PIECES_BYTES_MAX:
+        return zlib.crc32(content, crc)
+    view = memoryview(content)
+    for start in range(0, len(view), _PIECE_BYTES):
+        crc = zlib.crc32(view[start : start + _PIECE_BYTES], crc)
+    return crc
 
 
 class PackedRow:
-    """A row of the log, opened for reading."""
+    """A row of the log, opened for reading.
 
-    __slots__ = ("_bodies", "count", "data", "first_position")
+    Raises:
+        DamagedError: it is not what was written.
+    """
+
+    __slots__ = ("_bodies", "_headers", "count", "data", "first_position", "previous", "seal")
 
     def __init__(self, first_position: int, data: bytes) -> None:
-        if len(data) < _PREFIX.size:
-            raise damaged(first_position)
-        row_format: int
-        self.count: int
-        row_format, self.count = _PREFIX.unpack_from(data)
         self.first_position = first_position
         self.data = data
-        self._bodies = _PREFIX.size + self.count * _HEADER.size
-        if row_format != FORMAT or not self.count or self._bodies > len(data):
+        self.count = 0
+        self.previous: int | None = None  # none: it is older than seals
+        self.seal = 0
+        try:
+            self._open(data)
+        except (struct.error, IndexError, TypeError):  # SQLite gives no bytes for a rotten type
+            raise damaged(first_position) from None
+        self._bodies = self._headers + self.count * _HEADER.size
+        if self.is_cleared:
+            return
+        if not self.count or self._bodies > len(data):
             raise damaged(first_position)
         *_, offset, length, key_length = _HEADER.unpack_from(data, self._bodies - _HEADER.size)
         if self._bodies + offset + length + key_length != len(data):
             raise damaged(first_position)
+
+    def _open(self, data: bytes) -> None:
+        """Read what stands before the headers, and compare the checksum."""
+        row_format = data[0]
+        if row_format == FORMAT_UNSEALED:
+            _, self.count = _UNSEALED.unpack_from(data)
+            self._headers = _UNSEALED.size
+            return
+        _, checksum = _BEGIN.unpack_from(data)
+        at = _BEGIN.size
+        if checksum != _checksum(row_format, self.first_position, memoryview(data)[at:]):
+            raise damaged(self.first_position)
+        if row_format == FORMAT:
+            self.count, self.previous = _SEALED.unpack_from(data, at)
+            self.seal = checksum
+            self._headers = at + _SEALED.size
+        elif row_format == FORMAT_SWEPT:
+            self.count, self.previous, self.seal = _SWEPT.unpack_from(data, at)
+            self._headers = at + _SWEPT.size
+        elif row_format == FORMAT_CLEARED:
+            self.count, self.previous, self.seal = _CLEARED.unpack_from(data, at)
+            self._headers = 0
+        else:
+            raise damaged(self.first_position)
+
+    @property
+    def is_cleared(self) -> bool:
+        """Tell whether the row stands for entries that were all removed."""
+        return not self._headers
+
+    @property
+    def next_position(self) -> int:
+        """Where the next row begins."""
+        return self.first_position + self.count
+
+    def is_behind(self, before: PackedRow) -> bool:
+        """Tell whether this is the row that was written behind *before*, its neighbour."""
+        return self.previous is None or self.previous == before.seal
 
     def holds(self, position: int) -> bool:
         """Tell whether the entry at *position* lies in this row."""
@@ -116,8 +223,10 @@ class PackedRow:
 
     def entries_at(self, positions: Sequence[int]) -> list[Entry]:
         """Return the entries at *positions*; the number is 0 where one was removed."""
+        if self.is_cleared:
+            raise damaged(positions[0])  # the index names what was removed
         data, bodies, unpack = self.data, self._bodies, _HEADER.unpack_from
-        base = _PREFIX.size - self.first_position * _HEADER.size
+        base = self._headers - self.first_position * _HEADER.size
         entries: list[Entry] = []
         for position in positions:
             number, sequence, timestamp, iteration, offset, length, _ = unpack(
@@ -130,7 +239,9 @@ class PackedRow:
 
     def entries(self) -> Iterator[tuple[Entry, str | None]]:
         """Yield each entry that was not removed, with its key."""
-        headers = memoryview(self.data)[_PREFIX.size : self._bodies]
+        if self.is_cleared:
+            return
+        headers = memoryview(self.data)[self._headers : self._bodies]
         for place, header in enumerate(_HEADER.iter_unpack(headers)):
             number, sequence, timestamp, iteration, offset, length, key_length = header
             if number == 0:
@@ -165,7 +276,7 @@ class PackedRow:
         offset = 0
         is_empty = True
         view = memoryview(self.data)
-        for place, header in enumerate(_HEADER.iter_unpack(view[_PREFIX.size : self._bodies])):
+        for place, header in enumerate(_HEADER.iter_unpack(view[self._headers : self._bodies])):
             number, sequence, timestamp, iteration, start, length, key_length = header
             if number == 0 or self.first_position + place in positions:
                 headers.append(_HEADER.pack(0, 0, 0, 0, offset, 0, 0))
@@ -177,7 +288,12 @@ class PackedRow:
                 _HEADER.pack(number, sequence, timestamp, iteration, offset, length, key_length)
             )
             offset += length + key_length
-        return None if is_empty else _join(headers, bodies)
+        if is_empty:
+            return None
+        begin_swept = _SWEPT.pack(len(headers), self.previous or 0, self.seal)
+        return _checked(
+            FORMAT_SWEPT, self.first_position, b"".join((begin_swept, *headers, *bodies))
+        )
 
 
 def entries_by_row(rows: Iterator[PackedRow], positions: Sequence[int]) -> Iterator[list[Entry]]:
@@ -199,6 +315,7 @@ def entries_by_row(rows: Iterator[PackedRow], positions: Sequence[int]) -> Itera
 def damaged(position: int) -> DamagedError:
     """Return the error for a log whose row at *position* is not what it must be."""
     return DamagedError(
-        f"the log row at position {position} is not readable; "
-        "restore the journal from a backup, or ask for help with the file kept as it is"
+        f"the log row at position {position} is missing, or not what was written",
+        part="entry",
+        position=position,
     )

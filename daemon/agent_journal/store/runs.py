@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from ..errors import DamagedError
+
+_OFFSET_BYTES: Final = array("I").itemsize
 
 # Number, first sequence, count, first position, offsets to it, places in the rows.
 PackedRun = tuple[int, int, int, int, bytes, bytes]
@@ -43,9 +47,15 @@ class Run(NamedTuple):
 
 
 def unpacked(first_sequence: int, count: int, first: int, offsets: bytes, places: bytes) -> Run:
-    """Return the run that was packed."""
+    """Return the run that was packed.
+
+    Raises:
+        DamagedError: it was not packed so.
+    """
     if not offsets:
         return Run(first_sequence, range(first, first + count), None)
+    if not len(offsets) == count * _OFFSET_BYTES == len(places) * _OFFSET_BYTES:
+        raise DamagedError(f"the index from sequence {first_sequence} on is not what was written")
     positions = [first + offset for offset in array("I", offsets)]
     rows = [at - place for at, place in zip(positions, places, strict=True)]
     return Run(first_sequence, positions, rows)

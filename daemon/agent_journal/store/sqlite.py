@@ -17,22 +17,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import aiosqlite
 from msgspec.structs import replace
 
-from ..errors import DamagedError, JournalError, StorageFailedError, StorageFullError
-from ..model import AgentId, AgentState, Position, Sequence, Uid
+from ..errors import JournalError, OverloadedError, StorageFullError
+from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from .backup import PageCopy, begin_copy, finish_copy
 from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
-from .database import Database
-from .rows import Row, pack_rows
+from .database_thread import DatabaseThread
+from .history import KEYED_SLICE_ENTRIES, KeyedEntry, with_keys
+from .page_sums import Mark
+from .rows import Row, pack_rows, seal_of
+from .self_check import CheckedRows
 from .unsettled import Slice, Unsettled
-
-T = TypeVar("T")
 
 # Large generations dirty each agent's page of the index for more entries at
 # once, small ones make a restart and the memory cheap.
@@ -41,13 +42,13 @@ SETTLE_KEYS: Final = 8192  # keys are what makes a generation large in memory
 SETTLE_SLICE_ENTRIES_MIN: Final = 4096
 CHECKPOINT_COMMITS: Final = 64
 CHECKPOINT_BYTES: Final = 512 * 1024  # a checkpoint of so much takes some 2 ms, and is felt
+QUIET_SECONDS: Final = 0.1  # after so long without a commit the log's end is marked
 FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 AGENTS_SLICE: Final = 500
+RETRY_MS: Final = 1000  # where memory has run out, as long as others need to give some back
 
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-
-class SqliteStore:
+class SqliteStore(DatabaseThread):
     """A journal in an SQLite file of its own."""
 
     def __init__(
@@ -58,16 +59,16 @@ class SqliteStore:
         free_bytes_min: int = FREE_BYTES_MIN,
         settle_entries: int = SETTLE_ENTRIES,
     ) -> None:
+        super().__init__(path)
         self.checkpoint_commits = checkpoint_commits
+        self.copy: PageCopy | None = None  # the one that was begun last
         self._free_bytes_min = free_bytes_min
-        self._path = path
         self._settle_entries = settle_entries
-        self._connection: aiosqlite.Connection | None = None
-        self._database: Database
-        self._is_prepared = False
         self._unsettled: Unsettled
         self._next_position = Position(0)
         self._highest_number = AgentNumber(0)
+        self._seal = 0  # of the newest row
+        self._quiet: asyncio.TimerHandle | None = None
         self._commits_since_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._is_room_known = False
@@ -76,7 +77,6 @@ class SqliteStore:
         self._has_doomed = True  # until a sweep found none
         self._doomed_position = 0  # histories doomed before it wait for the index to reach it
         self._reader = asyncio.Lock()
-        self._damage: DamagedError | None = None  # once found, nothing is served any more
 
     @property
     def free_bytes_min(self) -> int:
@@ -90,15 +90,10 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Open the file and bring it to a state that may be served."""
-        connection = aiosqlite.Connection(self._connect, iter_chunk_size=64)
+        await self._connect()
         try:
-            self._connection = await connection
-        except BaseException:
-            # Its thread still has a word for the loop, which must not be closed before.
-            await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
-            raise
-        try:
-            self._next_position, self._highest_number = await self._call(self._prepare)
+            self._next_position, self._highest_number = await self._call(self._database.prepare)
+            self._seal = self._database.seal
             found = await self._call(self._database.unsettled)
         except BaseException:
             await self.close()
@@ -106,61 +101,7 @@ class SqliteStore:
         self._unsettled = Unsettled(found)
         self._entries_since_settling = found.entries
         self._doomed_position = self._next_position
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
-        except sqlite3.Error as error:
-            raise StorageFailedError(f"{self._path} could not be opened: {error}") from error
-
-    def _prepare(self) -> tuple[Position, AgentNumber]:
-        assert self._connection is not None  # noqa: S101 - open() has just made it
-        # The thread's connection itself: aiosqlite's own methods cost a hop each.
-        self._database = Database(self._connection._conn, self._path)  # noqa: SLF001
-        self._is_prepared = True
-        return self._database.prepare()
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        """Run *function* on the connection's thread.
-
-        It runs to its end even if the caller is cancelled meanwhile.
-        """
-        try:
-            return await self._begin(function)
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
-        except DamagedError as error:
-            self._damage = error
-            raise
-
-    def _begin(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Hand *function* to the connection's thread.
-
-        This is what each of aiosqlite's methods does, less a coroutine and with
-        the function handed over before anything is awaited.
-        """
-        if self._connection is None:
-            raise StorageFailedError("the store is closed")
-        if self._damage is not None:
-            raise self._damage
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._connection._tx.put_nowait((done, function))  # noqa: SLF001
-        return done
-
-    def _translate(self, error: sqlite3.Error) -> JournalError:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            return StorageFullError(
-                f"the disk that holds {self._path} is full; make room, then send the entry again"
-            )
-        if code in _DAMAGED:
-            self._damage = DamagedError(
-                f"{self._path} is damaged ({error}); keep the file and its -wal as they are, "
-                "and restore a backup under the same name"
-            )
-            return self._damage
-        name = getattr(error, "sqlite_errorname", "unknown")
-        return StorageFailedError(f"{self._path}: {error} ({name})")
+        self._is_whole = True
 
     def new_number(self) -> AgentNumber:
         """Return a number that no history ever had."""
@@ -171,7 +112,14 @@ class SqliteStore:
         """Record *batch* as one transaction, durably; return its first position."""
         base = self._next_position
         entries, changes = batch.entries, batch.changes
-        rows = pack_rows(base, entries)
+        try:
+            rows = pack_rows(base, entries, self._seal)
+        except MemoryError as error:  # nothing was begun: the only place where that is certain
+            raise OverloadedError(
+                "the daemon has no memory for it; nothing of this was recorded, "
+                f"try again in {RETRY_MS} ms",
+                retry_ms=RETRY_MS,
+            ) from error
         self._bytes_since_checkpoint += sum([len(data) for _, data in rows])
         next_position = Position(base + len(entries))
         write = self._database.write
@@ -209,11 +157,13 @@ class SqliteStore:
             return base
         try:
             await done
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError, JournalError) as error:
             self._not_settled(settling)
             raise self._translate(error) from error
         self._settled(settling)
         self._next_position = next_position
+        if rows:
+            self._seal = seal_of(rows[-1][1])
         entries, changes = batch.entries, batch.changes
         self._unsettled.current.add(base, entries, [row[0] for row in rows])
         self._entries_since_settling += len(entries)
@@ -256,6 +206,20 @@ class SqliteStore:
                 lambda: self._database.read(number, from_sequence, limit, bytes_max, runs)
             )
 
+    async def read_keyed(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[KeyedEntry]:
+        """Return what ``read`` does, each entry with its key."""
+        limit = min(limit, KEYED_SLICE_ENTRIES)
+        database = self._database
+        async with self._reader:
+            runs = self._unsettled.runs(number, from_sequence, limit)
+            return await self._call(
+                lambda: with_keys(
+                    database, database.read(number, from_sequence, limit, bytes_max, runs)
+                )
+            )
+
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
         async with self._reader:
@@ -263,7 +227,7 @@ class SqliteStore:
             if from_position >= end:
                 return Scan(entries=[], next_position=Position(from_position), is_end=True)
             found, reached = await self._call(
-                lambda: self._database.scan(wanted, from_position, limit, bytes_max)
+                lambda: self._database.scan(wanted, from_position, end, limit, bytes_max)
             )
         if reached is None:
             # Nothing is left behind the last entry found; what was committed
@@ -273,14 +237,16 @@ class SqliteStore:
         is_end = reached >= self._next_position
         return Scan(entries=found, next_position=Position(reached), is_end=is_end)
 
-    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+    async def position_of_last(
+        self, wanted: Filter, count: int, *, before: int | None = None
+    ) -> Position:
         """Return the position from which a scan yields the last *count* entries."""
-        before = self._next_position
+        end = self._next_position if before is None else min(before, self._next_position)
         if count == 0:
-            return before
+            return Position(end)
         if wanted.uid is not None and wanted.agent_id is not None:
-            return await self._position_in_history(wanted.uid, wanted.agent_id, count)
-        reached: int = before
+            return await self._position_in_history(wanted.uid, wanted.agent_id, count, end)
+        reached: int = end
         while count > 0 and reached > 0:
             async with self._reader:
                 start, left = reached, count
@@ -289,16 +255,35 @@ class SqliteStore:
                 )
         return Position(reached)
 
-    async def _position_in_history(self, uid: Uid, agent_id: AgentId, count: int) -> Position:
+    async def _position_in_history(
+        self, uid: Uid, agent_id: AgentId, count: int, end: int
+    ) -> Position:
         (record,) = await self.load([(uid, agent_id)])
         if record is None or record.next_sequence == 0:
-            return self._next_position
-        start = max(record.next_sequence - count, 0)
-        found = await self.read(record.number, from_sequence=start, limit=1, bytes_max=1)
+            return Position(end)
+        sequence = await self._sequence_at(record, end)
+        position = await self._position_of(record, max(sequence - count, 0))
         # What was copied for it lies before its beginning, and a scan does not show it.
-        return max(found[0].position, record.first_position) if found else self._next_position
+        return Position(end if position is None else min(max(position, record.first_position), end))
 
-    async def agents(
+    async def _sequence_at(self, record: AgentRecord, position: int) -> int:
+        """Return the first sequence of a history that is not before *position*."""
+        low, high = 0, int(record.next_sequence)
+        if position >= self._next_position:
+            return high
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._position_of(record, middle)
+            if found is None:
+                break  # compacted meanwhile
+            low, high = (middle + 1, high) if found < position else (low, middle)
+        return low
+
+    async def _position_of(self, record: AgentRecord, sequence: int) -> int | None:
+        found = await self.read(record.number, from_sequence=sequence, limit=1, bytes_max=1)
+        return found[0].position if found else None
+
+    async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         uid: Uid | None,
@@ -306,11 +291,14 @@ class SqliteStore:
         kind: str | None,
         after: int,
         limit: int,
+        newest: bool = False,
     ) -> tuple[list[AgentRecord], int | None]:
         """Return agents by first position."""
         size = min(limit, AGENTS_SLICE)
         async with self._reader:
-            found = await self._call(lambda: self._database.agents(uid, state, after, size))
+            found = await self._call(
+                lambda: self._database.agents(uid, state, after, size, newest=newest)
+            )
         wanted = [
             self._up_to_date(record)
             for record in found
@@ -318,12 +306,32 @@ class SqliteStore:
         ]
         return wanted, found[-1].first_position if len(found) == size else None
 
+    async def agents_named(
+        self, uid: Uid, prefix: str, *, after: str, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents whose ids begin with *prefix*, by id."""
+        size = min(limit, AGENTS_SLICE)
+        # Ids are printable ASCII: nothing stands between one and itself with \x01 behind it.
+        begin, end = max(prefix, f"{after}\x01"), f"{prefix}\x7f"
+        async with self._reader:
+            found = await self._call(lambda: self._database.agents_named(uid, begin, end, size))
+        return [self._up_to_date(record) for record in found]
+
     async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
         """Return agents that have an attachment, by first position."""
         size = min(limit, AGENTS_SLICE)
         async with self._reader:
             found = await self._call(lambda: self._database.unfinished(after, size))
         return [self._up_to_date(record) for record in found]
+
+    async def begin_copy(self) -> PageCopy:
+        """Begin a copy of the file; one that was being taken is given up."""
+        self.copy = await self._call(lambda: begin_copy(self._database, self._path))
+        return self.copy
+
+    async def finish_copy(self, copy: PageCopy) -> None:
+        """Make what was copied whole, if only little is left of it."""
+        await self._call(lambda: finish_copy(self._database, copy))
 
     async def maintain(self) -> bool:
         """Checkpoint, settle or sweep a slice; return whether there is more to do."""
@@ -342,6 +350,7 @@ class SqliteStore:
             self._has_doomed = await self._call(
                 lambda: self._database.sweep(oldest.first_position, self._next_position)
             )
+        self._expect_quiet()
         return self._has_doomed
 
     @property
@@ -417,16 +426,69 @@ class SqliteStore:
         while self._unsettled.frozen or self._unsettled.current.entries:
             await self._settle_slice()
 
-    async def checkpoint(self) -> None:
-        """Empty the WAL into the database, at a clean stop."""
-        await self._call(lambda: self._database.checkpoint("TRUNCATE"))
+    # Integrity
+
+    @property
+    def mark(self) -> Mark | None:
+        """How far the journal's sums have come; ``None`` where it is not open."""
+        return self._database.checkpoints.mark if self._is_whole else None
+
+    async def scrub(self, now: Micros) -> int:
+        """Look at some pages of the file; return how many, 0 at its end.
+
+        Raises:
+            DamagedError: one is not what was written; nothing is served any more.
+        """
+        return await self._call(lambda: self._database.scrub(now))
+
+    async def check_rows(self, from_position: int) -> CheckedRows:
+        """Hold some entries of the log against the index and the keys."""
+        async with self._reader:
+            return await self._call(lambda: self._database.check_rows(from_position))
+
+    async def check_pages(self, first: int) -> tuple[int, int]:
+        """Look at some pages of the file; return how many, and how many there are.
+
+        Raises:
+            DamagedError: one is not what was written; nothing is served any more.
+        """
+        async with self._reader:
+            return await self._call(lambda: self._database.check_pages(first))
+
+    @property
+    def next_position(self) -> Position:
+        """The position of the next entry."""
+        return self._next_position
+
+    async def sum_unknown(self) -> bool:
+        """Sum some pages that were there before there were sums; False: none are left."""
+        return await self._call(self._database.checkpoints.sum_unknown)
+
+    def _expect_quiet(self) -> None:
+        """Mark how far the log has come, when nothing is committed for a while."""
+        if self._quiet is None and self._commits_since_checkpoint:
+            loop, seen = asyncio.get_running_loop(), self._commits_since_checkpoint
+            self._quiet = loop.call_later(QUIET_SECONDS, self._mark_log, seen)
+
+    def _mark_log(self, seen: int) -> None:
+        self._quiet = None
+        if not self._is_whole or self._damage is not None:
+            return
+        if seen != self._commits_since_checkpoint:
+            self._expect_quiet()
+            return
+        # Nobody waits for it, and if it fails the next checkpoint says so.
+        self._begin(self._database.checkpoints.mark_log).add_done_callback(_pass_over)
 
     async def close(self) -> None:
         """Close the file; closing twice is allowed."""
-        if self._connection is None:
-            return
-        if self._is_prepared:
-            self._damage = None  # it may be closed all the same
-            await self._begin(self._database.close)
-        connection, self._connection = self._connection, None
-        await connection.close()
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        await super().close()
+
+
+def _pass_over(done: asyncio.Future[None]) -> None:
+    """Have an exception be nobody's."""
+    if not done.cancelled():
+        done.exception()

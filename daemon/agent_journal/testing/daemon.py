@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 # Far longer than a loaded machine needs, shorter than a test's own limit: what
 # hangs is reported by this module, which knows the daemon's last words.
@@ -58,6 +58,23 @@ _NOT_INHERITED: Final = frozenset(
 
 Message = Mapping[str, object]
 """A request before it is a line; anything that ``json.dumps`` takes will do."""
+
+
+class Process(Protocol):
+    """What is needed of a process, whoever started it; a ``subprocess.Popen`` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, which is its group's, too."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return its exit code, ``None`` while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code when it has ended, or raise ``subprocess.TimeoutExpired``."""
+        ...
 
 
 class DaemonError(RuntimeError):
@@ -179,7 +196,7 @@ class RunningDaemon:
             *("--config", str(self.configuration)),
         ]
         self._env = _clean_environment() | dict(env or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._pid = 0
 
     @property
@@ -211,16 +228,7 @@ class RunningDaemon:
         if self._process is not None and self._process.poll() is None:
             raise DaemonError(f"the daemon runs already (pid {self._pid})")
         printed_before = len(self.log)
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is the test's own
-                self._command,
-                cwd=self.directory,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C in the test run is not the daemon's to handle
-            )
+        self._process = self._launch()
         self._pid = self._process.pid
         atexit.register(self.close)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -313,6 +321,19 @@ class RunningDaemon:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _launch(self) -> Process:
+        """Start the process; a subclass may do it in another way."""
+        with self._output.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603 - the command is the test's own
+                self._command,
+                cwd=self.directory,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C in the test run is not the daemon's to handle
+            )
 
     def _make_temporary(self) -> Path:
         path = Path(tempfile.mkdtemp(prefix="agent-journal-"))

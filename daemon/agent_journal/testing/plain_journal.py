@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from ..model import SEQUENCE_MAX, AgentId, AgentState, Micros, Position, Sequence, Uid
 from ..store.attachment import Attachment
 from ..store.base import (
     AgentChange,
@@ -273,9 +273,10 @@ class PlainJournal:
         names = [*self.agents, (OWNER, AgentId("nobody"))]
         known = [agent.record for agent in self.agents.values()]
         assert await self.store.load(names) == [*known, None]
-        assert await list_all(self.store, limit=page) == sorted(
-            known, key=lambda record: record.first_position
-        )
+        by_position = sorted(known, key=lambda record: record.first_position)
+        assert await list_all(self.store, limit=page) == by_position
+        assert await list_all(self.store, limit=page, newest=True) == by_position[::-1]
+        await self._check_names(page)
         assert await list_unfinished(self.store, limit=page) == [
             record
             for record in sorted(known, key=lambda record: record.first_position)
@@ -288,6 +289,16 @@ class PlainJournal:
         positions = [entry.position for _, entry in found]
         assert positions == sorted(set(positions))
         assert not positions or positions[-1] < self.next_position
+
+    async def _check_names(self, page: int) -> None:
+        """Look for each beginning of the ids there are, and for one that is an id's successor."""
+        names = sorted(name for name in self.agents if name[0] == OWNER)
+        wholes = [agent_id for _, agent_id in names]
+        begins = {agent_id[:length] for agent_id in wholes[:3] for length in (0, 1, len(agent_id))}
+        for prefix in (*sorted(begins), "nobody", *(f"{agent_id}-" for agent_id in wholes[:1])):
+            assert await list_named(self.store, prefix, limit=page) == [
+                self.agents[name].record for name in names if name[1].startswith(prefix)
+            ]
 
     async def _check_history(self, agent: PlainAgent, page: int) -> None:
         number = agent.record.number
@@ -349,20 +360,36 @@ async def list_all(
     uid: Uid | None = None,
     state: AgentState | None = None,
     kind: str | None = None,
-    after: int = -1,
+    after: int | None = None,
     limit: int = 1000,
+    newest: bool = False,
 ) -> list[AgentRecord]:
     """Return the agents behind a position, listed in slices."""
     found: list[AgentRecord] = []
-    reached: int | None = after
-    while reached is not None:
-        after = reached
-        some, reached = await store.agents(
-            uid=uid, state=state, kind=kind, after=after, limit=limit
+    reached = (SEQUENCE_MAX if newest else -1) if after is None else after
+    while True:
+        begin = reached
+        some, next_begin = await store.agents(
+            uid=uid, state=state, kind=kind, after=begin, limit=limit, newest=newest
         )
         assert len(some) <= limit
-        assert reached is None or reached > after, "the list does not get any further"
         found += some
+        if next_begin is None:
+            return found
+        reached = next_begin
+        assert reached < begin if newest else reached > begin, "the list does not get any further"
+
+
+async def list_named(
+    store: Store, prefix: str, *, uid: Uid = OWNER, after: str = "", limit: int = 1000
+) -> list[AgentRecord]:
+    """Return the agents whose ids begin with *prefix*, listed in slices."""
+    found: list[AgentRecord] = []
+    while some := await store.agents_named(uid, prefix, after=after, limit=limit):
+        assert len(some) <= limit
+        assert some[0].agent_id > after
+        found += some
+        after = some[-1].agent_id
     return found
 
 

@@ -341,6 +341,32 @@ class StoreContract(HoldingContract):
                 found = await scan_all(journal.store, wanted, from_position=position)
                 assert found == (expected[-count:] if count else [])
 
+    async def test_the_last_entries_before_a_position_are_found(
+        self, journal: PlainJournal
+    ) -> None:
+        """As above, as if the journal ended at *before*: how one reads it backwards."""
+        for step in range(30):
+            journal.add(f"agent-{step % 3}", uid=(OWNER, OTHER)[step % 2])
+            if step % 4 == 0:
+                await journal.commit()
+        await journal.commit()
+        journal.compact("agent-2")
+        await journal.commit()
+        for wanted in (
+            Filter(),
+            Filter(uid=OTHER),
+            Filter(uid=OWNER, agent_id=AgentId("agent-0")),
+            Filter(uid=OWNER, agent_id=AgentId("agent-2")),
+            Filter(agent_id=AgentId("agent-1")),
+        ):
+            for before in (0, 1, 7, 20, 29, 30, 1000):
+                expected = [one for one in journal.log(wanted) if one[1].position < before]
+                for count in (0, 1, 4, 1000):
+                    position = await journal.store.position_of_last(wanted, count, before=before)
+                    found = await scan_all(journal.store, wanted, from_position=position)
+                    found = [one for one in found if one[1].position < before]
+                    assert found == (expected[-count:] if count else [])
+
     # Agents, keys and counters
 
     async def test_agents_are_listed_by_first_position(self, journal: PlainJournal) -> None:

@@ -53,6 +53,15 @@ class _Wrapper:
             number, from_sequence=from_sequence, limit=limit, bytes_max=bytes_max
         )
 
+    async def read_keyed(
+        self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
+    ) -> list[tuple[Entry, str | None]]:
+        """Return neighbouring entries of a history, with their keys."""
+        await self._pass("read_keyed")
+        return await self.store.read_keyed(
+            number, from_sequence=from_sequence, limit=limit, bytes_max=bytes_max
+        )
+
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
         await self._pass("scan")
@@ -60,12 +69,14 @@ class _Wrapper:
             wanted, from_position=from_position, limit=limit, bytes_max=bytes_max
         )
 
-    async def position_of_last(self, wanted: Filter, count: int) -> Position:
+    async def position_of_last(
+        self, wanted: Filter, count: int, *, before: int | None = None
+    ) -> Position:
         """Return the position from which a scan yields the last *count* entries."""
         await self._pass("position_of_last")
-        return await self.store.position_of_last(wanted, count)
+        return await self.store.position_of_last(wanted, count, before=before)
 
-    async def agents(
+    async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
         *,
         uid: Uid | None,
@@ -73,10 +84,20 @@ class _Wrapper:
         kind: str | None,
         after: int,
         limit: int,
+        newest: bool = False,
     ) -> tuple[list[AgentRecord], int | None]:
         """Return agents by first position."""
         await self._pass("agents")
-        return await self.store.agents(uid=uid, state=state, kind=kind, after=after, limit=limit)
+        return await self.store.agents(
+            uid=uid, state=state, kind=kind, after=after, limit=limit, newest=newest
+        )
+
+    async def agents_named(
+        self, uid: Uid, prefix: str, *, after: str, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents whose ids begin alike."""
+        await self._pass("agents_named")
+        return await self.store.agents_named(uid, prefix, after=after, limit=limit)
 
     async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
         """Return agents that have an attachment."""

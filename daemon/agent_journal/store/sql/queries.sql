@@ -27,23 +27,33 @@ DELETE FROM log WHERE position = ?
 
 --: put_agent
 INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts, reason,
-                    first_position, created_at, updated_at, attachment,
+                    first_position, created_at, updated_at, attachment, checksum,
                     next_sequence, last_iteration, key_high)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
 ON CONFLICT (number) DO UPDATE SET
     state = excluded.state, kind = excluded.kind, epoch = excluded.epoch,
-    attempts = excluded.attempts, reason = excluded.reason, updated_at = excluded.updated_at,
-    attachment = excluded.attachment
+    attempts = excluded.attempts, reason = excluded.reason,
+    created_at = excluded.created_at, updated_at = excluded.updated_at,
+    attachment = excluded.attachment, checksum = excluded.checksum
 
 --: update_agent
 -- A change that no entry tells of: the agent was last updated by its newest entry.
-UPDATE agents SET state = ?, kind = ?, epoch = ?, attempts = ?, reason = ?, attachment = ?
+UPDATE agents SET
+    state = ?, kind = ?, epoch = ?, attempts = ?, reason = ?, attachment = ?, checksum = ?
 WHERE number = ?
 
 --: renumber_agent
 -- A compacted agent begins a new history.
-UPDATE agents SET number = ?, state = ?, updated_at = ?, next_sequence = 0, last_iteration = 0, key_high = ''
+UPDATE agents SET number = ?, state = ?, updated_at = ?, next_sequence = 0, last_iteration = 0, key_high = '',
+    checksum = NULL
 WHERE number = ?
+
+--: checked_columns
+SELECT number, uid, agent_id, state, kind, epoch, attempts, reason, attachment
+FROM agents WHERE number = ?
+
+--: put_checksum
+UPDATE agents SET checksum = ? WHERE number = ?
 
 --: settle_agents
 WITH settled (number, next_sequence, last_iteration, updated_at, key_high)
@@ -57,36 +67,70 @@ FROM settled WHERE agents.number = settled.number
 
 --: load_agent
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
 FROM agents WHERE uid = ? AND agent_id = ?
 
 --: load_agent_by_number
 -- Whose entry it is: asked for each of many, so without what may be large.
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, NULL
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, NULL, checksum
 FROM agents WHERE number = ?
 
 --: agents_of_uid
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
 FROM agents WHERE uid = ? AND first_position > ? ORDER BY first_position LIMIT ?
 
 --: agents_of_uid_in_state
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
 FROM agents INDEXED BY agents_by_state
 WHERE uid = ? AND first_position > ? AND state = ? ORDER BY first_position LIMIT ?
 
 --: agents_of_all
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
 FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
+
+--: newest_agents_of_uid
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
+FROM agents WHERE uid = ? AND first_position < ? ORDER BY first_position DESC LIMIT ?
+
+--: newest_agents_of_uid_in_state
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
+FROM agents INDEXED BY agents_by_state
+WHERE uid = ? AND first_position < ? AND state = ? ORDER BY first_position DESC LIMIT ?
+
+--: newest_agents_of_all
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
+FROM agents WHERE first_position < ? ORDER BY first_position DESC LIMIT ?
+
+--: agents_named
+-- From an id on, before another: those that begin alike lie side by side.
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
+FROM agents WHERE uid = ? AND agent_id >= ? AND agent_id < ? ORDER BY agent_id LIMIT ?
 
 --: agents_attached
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
 FROM agents INDEXED BY agents_attached
 WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
+
+--: settled_sequence
+SELECT next_sequence FROM agents WHERE number = ?
 
 --: put_runs
 INSERT OR REPLACE INTO runs (number, first_sequence, count, first_position, offsets, places)
@@ -116,6 +160,9 @@ INSERT INTO doomed (number, next_position) VALUES (?, ?)
 
 --: next_doomed
 SELECT number FROM doomed WHERE next_position <= ? ORDER BY number LIMIT 1
+
+--: is_doomed
+SELECT 1 FROM doomed WHERE number = ?
 
 --: begin_copy
 -- Nobody's history: doomed, but not before it is given up, unless an agent gets it.
