@@ -203,7 +203,7 @@ class RecordingResumer:
     def will_report(self, uid: Uid, agent_id: AgentId, attempt: int) -> bool:
         return attempt in self.reports
 
-    def knows_launcher(self, name: str, uid: Uid) -> bool:  # noqa: ARG002 - Resumer's
+    def knows_launcher(self, name: str, uid: Uid) -> bool:
         return name in self.launchers
 
 

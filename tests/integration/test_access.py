@@ -260,9 +260,12 @@ def test_whoever_the_kernel_can_not_name_is_refused_and_not_mixed_up(
         connection = connect(OVERFLOW)
         (reply,) = connection.rest()
         assert error_of(reply)["code"] == "forbidden"
-    with identity(OVERFLOW, 60_000, []), daemon.connect() as speaks_first:
-        with suppress(BrokenPipeError):  # it was refused before
-            speaks_first.send_line(noted())
+    with (
+        identity(OVERFLOW, 60_000, []),
+        daemon.connect() as speaks_first,
+        suppress(BrokenPipeError),  # it was refused before
+    ):
+        speaks_first.send_line(noted())
     root = connect(0)
 
     def all_gone() -> bool:
