@@ -71,7 +71,7 @@ def test_an_unknown_command_names_the_nearest(run: Run, argv: list[str], hint: s
         ["read", "a", "--from", "-1"],
         ["read", "a", "--limit", "many"],
         ["read", "a", "--lim", "3"],
-        ["agents", "--state", "asleep"],
+        ["agents", "--state"],
         ["tail", "-n", "1", "--from-position", "1"],
         ["describe", "a", "--uid", "*"],
         ["append", "a", "{}", "--iteration", "4294967296"],

@@ -43,6 +43,7 @@ from agent_journal.store.sqlite import QUIET_SECONDS, SqliteStore
 from agent_journal.testing.daemon import RunningDaemon
 from agent_journal.testing.plain_journal import OWNER, PlainAgent, PlainJournal, list_all
 from crash.damage import FILES, NAME, damage, file_in
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Figures, Size
@@ -332,6 +333,13 @@ def everything(daemon: RunningDaemon) -> dict[str, list[dict[str, Any]]] | None:
     return found
 
 
+def is_at_rest(database: Path) -> bool:
+    """Tell whether the daemon has written down how far the log has come."""
+    found = integrity.inspect(database)
+    mark, wal = found.mark, found.wal
+    return mark is not None and (mark.salts, mark.frames) == (wal.salts, wal.frames)
+
+
 @pytest.mark.sized
 @pytest.mark.timeout(3600)
 def test_no_damage_is_served_by_a_daemon(
@@ -347,6 +355,7 @@ def test_no_damage_is_served_by_a_daemon(
             ]
             assert all(reply["ok"] for reply in daemon.exchange(lines))
             was = everything(daemon)
+            until(lambda: is_at_rest(daemon.database))
             daemon.kill()
             put_aside(daemon.database.parent, tmp_path / str(part))
             daemon.start()

@@ -181,6 +181,7 @@ def test_passed_descriptors_never_reach_the_daemon(daemon: RunningDaemon, how: s
                     connection.send(line[5:])
                     assert connection.reply()["ok"]
                 most = max(most, descriptors(daemon))
+            wait_until_alone(daemon)
     finally:
         for one in ours:
             os.close(one)

@@ -357,15 +357,19 @@ def test_wherever_it_fails_everybody_is_answered_and_what_was_acknowledged_is_th
             assert daemon.exit_code == 74
         else:
             recorded, in_doubt = append_in_pieces_until_it_ends(daemon)
-            if not is_about_a_directory(tmp_path / "trace"):
-                assert daemon.wait() == 74
+            ends = (0, 74) if may_be_passed_over(tmp_path / "trace") else (74,)
+            assert daemon.wait() in ends
     check_after_a_failure(RunningDaemon(tmp_path), recorded, in_doubt)
 
 
-def is_about_a_directory(trace: Path) -> bool:
-    """Tell whether SQLite passed over the failure, as it does when a name is not synced."""
+def may_be_passed_over(trace: Path) -> bool:
+    """Tell whether nothing hangs on the call that failed.
+
+    SQLite passes over a name that is not synced; and how far the scrub and the log
+    have come is written down again later.
+    """
     (failed,) = [line for line in trace.read_text().splitlines() if "INJECTED" in line]
-    return "journal." not in failed
+    return "journal." not in failed or "journal.db-sums" in failed
 
 
 def append_in_pieces_until_it_ends(daemon: RunningDaemon) -> tuple[list[str], list[str]]:
@@ -403,10 +407,15 @@ def append_in_pieces_until_it_ends(daemon: RunningDaemon) -> tuple[list[str], li
     return recorded, in_doubt
 
 
-@pytest.mark.parametrize("when", [36, 39, 42])  # behind those of the start
+@pytest.mark.parametrize("when", [1, 4, 7])  # behind those of the start
 def test_a_write_that_finds_no_room_is_refused_and_the_next_one_is_not(
     tmp_path: Path, when: int
 ) -> None:
+    (tmp_path / "unharmed").mkdir()
+    argv = strace(tmp_path, "pwrite64:delay_exit=1")
+    with RunningDaemon(tmp_path / "unharmed", argv=argv, config=ANYTHING_GOES) as daemon:
+        daemon.kill()
+    when += (tmp_path / "trace").read_text().count("pwrite64(")
     argv = strace(tmp_path, f"pwrite64:error=ENOSPC:when={when}..{when + 6}")
     with RunningDaemon(tmp_path, argv=argv, config=ANYTHING_GOES) as daemon:
         load = Load(daemon)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from agent_journal.store.page_sums import sums_path
 from agent_journal.testing.daemon import DaemonError, RawConnection, RunningDaemon
 from integration.observed import error_of, line_of, noted, wait_until
 
@@ -153,6 +154,7 @@ def test_a_database_of_others_is_refused_for_good(
     connection.execute(statement)
     connection.commit()
     connection.close()
+    sums_path(daemon.database).unlink(missing_ok=True)  # it is of use to its own version only
     before = daemon.database.read_bytes()
     with pytest.raises(DaemonError, match=said):
         daemon.start()

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from agent_journal.errors import DamagedError, StorageFullError
+from agent_journal.errors import DamagedError, StorageFailedError, StorageFullError
 from agent_journal.model import Micros
 from agent_journal.service import scrubbing
 from agent_journal.service.config import Config, Integrity
@@ -30,9 +30,13 @@ class PlainFile:
         self.mark = Mark(8192, pages=PAGES, unknown_last=unknown)
         self.wrong = wrong
         self.refusals = 0
+        self.failures = 0
         self.rounds: list[int] = []
 
     async def scrub(self, now: Micros) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise StorageFailedError("the disk says no")
         first = self.mark.scrub_page
         count = min(64, PAGES + 1 - first)
         if first <= self.wrong < first + count:
@@ -136,6 +140,17 @@ async def test_pages_without_sums_are_summed_first_and_a_full_disk_is_waited_for
     assert file.mark.unknown_first > 90
     assert pauses[0] == scrubbing.RETRY_SECONDS
     assert pauses[1:3] == [scrubbing.SUMMING_PAUSE_SECONDS] * 2
+
+
+async def test_a_disk_that_fails_once_is_looked_at_again(
+    context: Context, pauses: list[float]
+) -> None:
+    file = PlainFile(wrong=70)
+    file.failures = 1
+    with capture_logs() as logs:
+        assert await run(context, file) is not None
+    assert pauses[0] == scrubbing.RETRY_SECONDS
+    assert [log["event"] for log in logs] == ["scrub_failed", "journal_damaged"]
 
 
 def test_its_figures_are_those_of_the_mark() -> None:

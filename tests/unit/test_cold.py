@@ -9,6 +9,7 @@ import pytest
 
 from agent_journal.store import database_thread
 from agent_journal.store.cold import forget_cached
+from agent_journal.store.integrity import Findings
 from agent_journal.store.sqlite import SqliteStore
 
 
@@ -70,9 +71,9 @@ async def test_a_store_forgets_before_it_looks_at_anything(
     order: list[str] = []
     check = database_thread.check_before_open
 
-    def noted(path: Path, *, bytes_max: int) -> None:
+    def noted(path: Path, *, bytes_max: int) -> Findings:
         order.append("looked")
-        check(path, bytes_max=bytes_max)
+        return check(path, bytes_max=bytes_max)
 
     monkeypatch.setattr(database_thread, "forget_cached", lambda _: order.append("forgot"))
     monkeypatch.setattr(database_thread, "check_before_open", noted)

@@ -55,6 +55,23 @@ def test_sums_are_read_back_over_blocks_and_growth(sums: PageSums, path: Path) -
     assert sum(1 for value in found if value) == len(wanted)
 
 
+def test_a_disk_that_takes_a_part_is_given_the_rest_until_it_has_all(
+    sums: PageSums, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+
+    def takes_half(descriptor: int, content: memoryview, at: int) -> int:
+        return pwrite(descriptor, content[: (len(content) + 1) // 2], at)
+
+    monkeypatch.setattr(os, "pwrite", takes_half)
+    sums.write({1: 5, SUMS_PER_BLOCK + 1: 7})
+    sums.put_mark(Mark(PAGE, pages=9))
+    with PageSums.open(path) as again:
+        assert again.mark.pages == 9
+        assert again.read(1, 1) == [5]
+        assert again.read(SUMS_PER_BLOCK + 1, 1) == [7]
+
+
 @pytest.mark.parametrize("bit", [0, 5, 8 * 100, 8 * 507 + 7, 8 * 508, 8 * 511 + 7])
 def test_a_bit_that_flips_among_the_sums_is_noticed(sums: PageSums, path: Path, bit: int) -> None:
     sums.write({1: 5, SUMS_PER_BLOCK: 6, SUMS_PER_BLOCK + 1: 7})

@@ -248,7 +248,7 @@ def _unknown_command(argv: Sequence[str]) -> Failure | None:
     word = _first_word(argv)
     if word is None or word in COMMANDS:
         return None
-    nearest = difflib.get_close_matches(word, COMMANDS, n=1)
+    nearest = difflib.get_close_matches(word, (*COMMANDS, *ALIASES), n=1)
     hint = f"agent-journal {nearest[0]}" if nearest else "agent-journal --help"
     return Failure(ExitCode.USAGE, f"there is no command {word!r}", hint)
 

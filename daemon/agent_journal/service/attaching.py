@@ -66,9 +66,10 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     is_fresh = held is None and head.state is not AgentState.RESUMING
     if is_fresh:
         _end_attempt_before(context, amendment, head)
+    if head.state is not AgentState.RESUMING:  # its launch has counted one
+        head.epoch += 1
     head.state = AgentState.RUNNING
     head.reason = None
-    head.epoch += 1
     head.kind = request.kind or head.kind
     known = head.attachment or NOTHING
     if launcher is not None or command is not None:
@@ -221,9 +222,8 @@ async def record_launch(
     amendment = Amendment(context, head)
     amendment.advance(Change.LAUNCHED)
     head.attempts += 1
-    started = attempt_started(
-        head.attempts, head.epoch + 1, launched=True, pid=None, command=command
-    )
+    head.epoch += 1  # what the launched process will be granted, and nobody else
+    started = attempt_started(head.attempts, head.epoch, launched=True, pid=None, command=command)
     sequence = amendment.record(started)
     head.attachment = replace(
         head.attachment,

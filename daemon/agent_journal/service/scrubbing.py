@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from ..errors import DamagedError, JournalError, StorageFullError
+from ..errors import DamagedError, JournalError
 from ..model import Micros
 from ..store.page_sums import Mark
 from ..wire import render_timestamp
@@ -46,29 +46,24 @@ class Scrubbed(Protocol):
 
 async def scrub(context: Context, store: Scrubbed) -> DamagedError | None:
     """Look at the file's pages until damage is found, which is returned, or for ever."""
-    try:
-        await _sum_unknown(context, store)
-        while True:
-            pause = await _look(context, store)
-            await asyncio.sleep(pause)
-    except DamagedError as error:
-        context.log.critical("journal_damaged", error=str(error), **error.details)
-        return error
-    except JournalError as error:
-        # Whoever writes next is told, and knows what to do about it.
-        context.log.warning("scrub_ended", error=str(error))
-    return None
+    while True:
+        try:
+            await _sum_unknown(context, store)
+            while True:
+                pause = await _look(context, store)
+                await asyncio.sleep(pause)
+        except DamagedError as error:
+            context.log.critical("journal_damaged", error=str(error), **error.details)
+            return error
+        except JournalError as error:
+            # A full disk, or one that failed: nothing is lost by looking later.
+            context.log.warning("scrub_failed", error=str(error), retry_seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _sum_unknown(context: Context, store: Scrubbed) -> None:
     is_said = False
-    while True:
-        try:
-            if not await store.sum_unknown():
-                break
-        except StorageFullError:
-            await asyncio.sleep(RETRY_SECONDS)
-            continue
+    while await store.sum_unknown():
         is_said = is_said or not context.log.info("summing_pages")
         await asyncio.sleep(SUMMING_PAUSE_SECONDS)
     if is_said:

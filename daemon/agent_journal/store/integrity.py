@@ -28,9 +28,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..errors import DamagedError
+from ..errors import ConfigError, DamagedError
 from ..wire import render_timestamp
 from .page_sums import CHUNK_PAGES, Flags, Mark, PageSums, Progress, sums_path
+from .sql import SCHEMA_VERSION
 from .wal_scan import WalVerdict, scan, wal_path
 
 SUMMED_SCHEMA: Final = 3  # from this version of the schema on a journal has sums
@@ -236,6 +237,7 @@ def check_before_open(
     """Look at a journal that nobody has open, and change nothing.
 
     Raises:
+        ConfigError: a newer version wrote it, and only that one can tell.
         DamagedError: it must not be served; the message says what a person does.
     """
     findings = inspect(database)
@@ -245,9 +247,24 @@ def check_before_open(
             problems.append(problem)
             if len(problems) > PROBLEMS_SHOWN:
                 break
+    if findings.is_journal and not any(problem.page == 1 for problem in problems):
+        check_version(database, findings.schema)
     if problems:
         raise _damage_of(database, problems, findings.mark)
     return findings
+
+
+def check_version(database: Path, version: int) -> None:
+    """Refuse a journal of a schema that is not known yet.
+
+    Raises:
+        ConfigError: a newer version wrote it.
+    """
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{database} was written by a newer agent-journald (its schema is {version}, "
+            f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
+        )
 
 
 def make_void(findings: Findings) -> None:

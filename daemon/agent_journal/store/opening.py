@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, StorageFailedError
-from .integrity import APPLICATION_ID
+from .integrity import APPLICATION_ID, check_version
 from .rows import PAGE_BYTES
-from .sql import MIGRATIONS, SCHEMA_VERSION
+from .sql import MIGRATIONS
 from .wal_scan import wal_path
 
 Execute = Callable[[str], sqlite3.Cursor]
@@ -105,9 +105,5 @@ def _version(execute: Execute, path: Path) -> int:
         raise ConfigError(
             f"{path} is an SQLite database, but not a journal; choose another --database"
         )
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} was written by a newer agent-journald (its schema is {version}, "
-            f"this one knows {SCHEMA_VERSION}); run that version, or choose another --database"
-        )
+    check_version(path, version)
     return version

@@ -355,9 +355,11 @@ def _newest_mark(path: Path, descriptor: int) -> Mark:
 
 
 def _write(descriptor: int, content: bytes, at: int) -> None:
-    written = os.pwrite(descriptor, content, at)
-    if written != len(content):  # the rest says why
-        os.pwrite(descriptor, content[written:], at + written)
+    rest = memoryview(content)
+    while rest:  # a disk that fills up takes a part; the next write says why
+        written = os.pwrite(descriptor, rest, at)
+        rest = rest[written:]
+        at += written
 
 
 def sync_directory(directory: Path) -> None:
