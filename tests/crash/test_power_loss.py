@@ -89,15 +89,21 @@ def test_a_daemon_that_would_lose_something_is_caught(
 def test_a_daemon_that_would_refuse_a_whole_journal_is_caught(
     mutant: str, library: Path, seed: str
 ) -> None:
-    """What a power cut leaves is no damage."""
-    job = Job(
-        directory=library.parent / "trace",
-        library=library,
-        seed=f"{seed}/{mutant}",
-        wanted=400,
-        argv=[sys.executable, str(MUTANTS / f"{mutant}.py")],
-        lives=1,
-    )
-    found = run(job)
-    print("\n".join(found.bad[:3]))  # noqa: T201 - with -s one sees by what
-    assert any("DamagedError" in one for one in found.bad)
+    """What a power cut leaves is no damage.
+
+    Such a daemon is wrong at a few moments only, which not every trace has.
+    """
+    for attempt in range(12):
+        job = Job(
+            directory=library.parent / f"trace-{attempt}",
+            library=library,
+            seed=f"{seed}/{mutant}/{attempt}",
+            wanted=400,
+            argv=[sys.executable, str(MUTANTS / f"{mutant}.py")],
+            lives=1,
+        )
+        found = run(job)
+        print("\n".join(found.bad[:3]))  # noqa: T201 - with -s one sees by what
+        if any("DamagedError" in one for one in found.bad):
+            return
+    pytest.fail("it was not caught")
