@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -41,8 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin with no figures."""
+    """Begin with no figures, and with Ctrl-C as a terminal's programs have it.
+
+    What a script starts in the background ignores SIGINT, and so do its children;
+    tests that send it would wait for nothing.
+    """
     config.stash[FIGURES] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
