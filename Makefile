@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types layers check crash bench scale resume lock clean
+.PHONY: help run demo test lint format types layers check crash fuzzer bench scale resume lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: lint types layers test  ## what CI runs, in the order that fails fastest
 
 crash: $(READY)  ## crashes, power cuts, faults, hostile clients: all that is published (hours)
 	@$(BIN)/pytest -q -m "crash or sized" --full
+
+fuzzer: $(READY)  ## add atheris, with which `make test` fuzzes guided by coverage
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
 
 bench: $(READY)  ## durable appends beside Redis and others (minutes)
 	@$(BIN)/python benchmarks/run.py

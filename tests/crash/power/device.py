@@ -36,11 +36,18 @@ def require(what: str) -> None:
     missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}: {what} was not checked")
+    if not _has_plugin("python"):
+        pytest.skip(f"nbdkit has no plugin for Python: {what} was not checked")
     if os.geteuid() != 0:
         pytest.skip(f"only root can mount a file system: {what} was not checked")
     for device in ("/dev/fuse", "/dev/loop-control"):
         if not os.access(device, os.R_OK | os.W_OK):
             pytest.skip(f"no {device}: {what} was not checked")
+
+
+def _has_plugin(name: str) -> bool:
+    command = ["nbdkit", "--dump-plugin", name]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 class Device:
