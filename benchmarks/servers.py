@@ -115,9 +115,9 @@ class Server:
         """
         begin = time.monotonic()
         while time.monotonic() - begin < QUIET_S_MAX:
-            before = self._cpu_seconds()
+            before = self.cpu_seconds()
             time.sleep(QUIET_WINDOW_S)
-            if self._cpu_seconds() - before <= QUIET_CPU_SHARE * QUIET_WINDOW_S:
+            if self.cpu_seconds() - before <= QUIET_CPU_SHARE * QUIET_WINDOW_S:
                 break
         return time.monotonic() - begin - QUIET_WINDOW_S
 
@@ -137,7 +137,8 @@ class Server:
                 return int(line.split()[1]) / 1024
         raise ServerError(f"{self.name} has ended:\n{self._log_end()}")
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the server has taken."""
         # utime and stime, in ticks of 10 ms, behind a name that may hold blanks.
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
