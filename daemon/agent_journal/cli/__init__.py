@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, str]] = {
     "restore": "put a backup in the place of the journal, while the daemon is stopped",
     "verify": "see whether the journal is what was written",
     "accept-loss": "go on with what is left of a damaged journal, which is kept aside",
+    "log": "show entries by time, kind and text, with journalctl's flags",
     "tail": "show entries as they are recorded",
     "hook": "record what Claude Code's hooks tell, on standard input",
     "call": "send one raw request and print the raw reply",

@@ -299,7 +299,7 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
         scan = await context.store.scan(
             wanted,
             from_position=position,
-            limit=TAIL_SLICE_ENTRIES,
+            limit=max(min(TAIL_SLICE_ENTRIES, end - position), 1),
             bytes_max=context.config.limits.reply_bytes_max,
         )
         lines = [
