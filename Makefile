@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types layers check crash bench scale resume lock clean
+.PHONY: help run demo test lint format types layers check crash bench scale resume soak transcripts recording lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -58,6 +58,9 @@ scale: $(READY)  ## the same on a journal of 10 million entries (many minutes)
 
 resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable step, cost (minutes)
 	@$(BIN)/python benchmarks/resume.py
+
+transcripts: $(READY)  ## renew what the tests expect commands to print; then read git diff
+	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py
 
 lock: $(READY)  ## pin what is installed in .venv
 	@{ head -1 requirements/dev.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check; } \

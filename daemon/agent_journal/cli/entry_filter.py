@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .entry_source import Found
 
 KINDS_MAX: Final = 10_000  # agents whose kinds are remembered
+_LOOKS_AROUND: Final = frozenset("^$\\?")  # where an event ends matters to a pattern with these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,5 +83,9 @@ def _is_any(name: str, patterns: tuple[str, ...]) -> bool:
 def _has(found: Found, pattern: re.Pattern[str]) -> bool:
     """Look in what is shown of an event and in what was recorded."""
     event = found.entry.event
-    shown = f"{event_name(event)} {detail(event)}"
-    return bool(pattern.search(shown) or pattern.search(found.event_text))
+    if pattern.search(f"{event_name(event)} {detail(event)}"):
+        return True
+    # To take a line apart costs more than all else: not for one that has no match at all.
+    if not _LOOKS_AROUND & set(pattern.pattern) and not pattern.search(found.line.decode()):
+        return False
+    return bool(pattern.search(found.event_text))
