@@ -62,6 +62,9 @@ resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable st
 transcripts: $(READY)  ## renew what the tests expect commands to print; then read git diff
 	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py
 
+recording: $(READY)  ## docs/demo.svg, of the demo as it runs here
+	@$(BIN)/python benchmarks/record_demo.py
+
 lock: $(READY)  ## pin what is installed in .venv
 	@{ head -1 requirements/dev.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check; } \
 	    > requirements/dev.new && mv requirements/dev.new requirements/dev.txt

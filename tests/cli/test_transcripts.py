@@ -65,7 +65,7 @@ def daemon() -> Iterator[RunningDaemon]:
 def volatile(text: str, daemon: RunningDaemon) -> str:
     """Put names in the place of what is another at each run."""
     text = text.replace(str(daemon.socket), "SOCKET")
-    text = re.sub(rf'(\buid(?:\x1b\[[0-9;]*m|[\s":])+){os.getuid()}\b', r"\1UID", text)
+    text = re.sub(rf'(uid(?:\x1b\[[0-9;]*m|[\s":])+){os.getuid()}\b', r"\1UID", text)
     text = re.sub(r"answered in \d+\.\d+ ms", "answered in TIME ms", text)
     text = re.sub(r'"round_trip_ms":[\d.]+', '"round_trip_ms":TIME', text)
     return text.replace("\x1b", "␛")
