@@ -50,6 +50,9 @@ check: lint types layers test  ## what CI runs, in the order that fails fastest
 crash: $(READY)  ## crashes, power cuts, faults, hostile clients: all that is published (hours)
 	@$(BIN)/pytest -q -m "crash or sized" --full
 
+soak: $(READY)  ## an hour of everything at once, and nothing may grow (SECONDS=60 for less)
+	@PYTHONPATH=tests $(BIN)/python -m soak $(or $(SECONDS),3600)
+
 bench: $(READY)  ## durable appends beside Redis and others (minutes)
 	@$(BIN)/python benchmarks/run.py
 

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from ..errors import JournalError, OverloadedError, StorageFullError
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
+from . import one_agent
 from .backup import PageCopy, begin_copy, finish_copy
 from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
 from .database_thread import DatabaseThread
@@ -222,6 +223,17 @@ class SqliteStore(DatabaseThread):
 
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
+        end = self._next_position
+        is_far = end - from_position > one_agent.NEAR_END
+        if is_far and wanted.uid is not None and wanted.agent_id is not None:
+            return await one_agent.scan(
+                self,
+                (wanted.uid, wanted.agent_id),
+                from_position=from_position,
+                end=end,
+                limit=limit,
+                bytes_max=bytes_max,
+            )
         async with self._reader:
             end = self._next_position
             if from_position >= end:
@@ -245,7 +257,8 @@ class SqliteStore(DatabaseThread):
         if count == 0:
             return Position(end)
         if wanted.uid is not None and wanted.agent_id is not None:
-            return await self._position_in_history(wanted.uid, wanted.agent_id, count, end)
+            name = wanted.uid, wanted.agent_id
+            return await one_agent.position_of_last(self, name, count, Position(end))
         reached: int = end
         while count > 0 and reached > 0:
             async with self._reader:
@@ -254,34 +267,6 @@ class SqliteStore(DatabaseThread):
                     lambda start=start, left=left: self._database.count_back(wanted, start, left)  # type: ignore[misc]
                 )
         return Position(reached)
-
-    async def _position_in_history(
-        self, uid: Uid, agent_id: AgentId, count: int, end: int
-    ) -> Position:
-        (record,) = await self.load([(uid, agent_id)])
-        if record is None or record.next_sequence == 0:
-            return Position(end)
-        sequence = await self._sequence_at(record, end)
-        position = await self._position_of(record, max(sequence - count, 0))
-        # What was copied for it lies before its beginning, and a scan does not show it.
-        return Position(end if position is None else min(max(position, record.first_position), end))
-
-    async def _sequence_at(self, record: AgentRecord, position: int) -> int:
-        """Return the first sequence of a history that is not before *position*."""
-        low, high = 0, int(record.next_sequence)
-        if position >= self._next_position:
-            return high
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._position_of(record, middle)
-            if found is None:
-                break  # compacted meanwhile
-            low, high = (middle + 1, high) if found < position else (low, middle)
-        return low
-
-    async def _position_of(self, record: AgentRecord, sequence: int) -> int | None:
-        found = await self.read(record.number, from_sequence=sequence, limit=1, bytes_max=1)
-        return found[0].position if found else None
 
     async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
