@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from agent_journal.testing.daemon import RunningDaemon
@@ -10,6 +11,7 @@ from soak.rounds import soak
 
 def main() -> int:
     """Run for the seconds of the command line, an hour without any."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon ends with it
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0
     with RunningDaemon() as daemon:
         found = soak(daemon, seconds, lambda line: print(line, flush=True))  # noqa: T201

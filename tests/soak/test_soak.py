@@ -23,13 +23,13 @@ def check(directory: Path, seconds: float) -> None:
         assert daemon.stop() == 0
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_soak_of_seconds_finds_nothing(tmp_path: Path) -> None:
     check(tmp_path, 6)
 
 
 @pytest.mark.crash
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_a_soak_of_a_minute_finds_nothing(tmp_path: Path) -> None:
     check(tmp_path, 60)
 

@@ -177,30 +177,31 @@ def follow(worker: Worker) -> None:
 
 
 def hold(worker: Worker) -> None:
-    """Attach, do some steps, give the agent up; attach again, and be handed them back."""
+    """Attach, record, give the agent up and attach again: the older epoch is fenced off.
+
+    Without a command: whoever ends a soak must not have its daemon start another.
+    """
     agent_id = worker.agent_id()
-    called: list[int] = []
-
-    def work(number: int) -> int:
-        called.append(number)
-        return number
-
     with worker.connect() as journal:
-        for _ in range(2):
-            agent = journal.agent(agent_id, command=None)
-            with contextlib.suppress(_GivenUpError), agent:
-                for number in range(STEPS):
-                    agent.step(f"step-{number}", work, number, effect="idempotent")
-                worker.counts["attached"] += 1
-                if agent.attempt == 1:
-                    raise _GivenUpError
-        if called != [*range(STEPS)]:
-            worker.found.problem(f"{agent_id}: steps were called {called}")
+        for number in range(STEPS):
+            epoch = journal.attach(agent_id, kind="held").epoch
+            journal.append(agent_id, {"Noted": number}, epoch=epoch)
+            if epoch > 1:
+                try:
+                    journal.append(agent_id, {"Noted": -1}, epoch=epoch - 1)
+                except JournalError as error:
+                    is_fenced = error.code == "stale_epoch"
+                else:
+                    is_fenced = False
+                if not is_fenced:
+                    worker.found.problem(f"{agent_id}: epoch {epoch - 1} wrote beside {epoch}")
+            journal.call({"op": "detach", "agent_id": agent_id, "epoch": epoch})
+            worker.counts["attached"] += 1
+        noted = [entry.payload for entry in journal.read(agent_id) if entry.name == "Noted"]
+        if noted != [*range(STEPS)]:
+            worker.found.problem(f"{agent_id}: shown {noted}")
+        worker.counts["checked"] += STEPS
         journal.compact(agent_id, force=True)
-
-
-class _GivenUpError(Exception):
-    """Leaves an agent to its next attempt."""
 
 
 def crash(worker: Worker) -> None:
@@ -212,6 +213,7 @@ def crash(worker: Worker) -> None:
     program, effects = directory / "crashing.py", directory / f"{agent_id}.effects"
     if not program.exists():
         program.write_text(CRASHING_AGENT)
+    # Its own command, which is all that this daemon ever starts, ends by itself.
     environ = {"AGENT_JOURNAL_SOCKET": str(worker.daemon_process.socket)}
     subprocess.run([sys.executable, str(program), str(effects), agent_id], env=environ, check=False)
     with worker.connect() as journal:
