@@ -7,10 +7,10 @@ in which entries were committed, and timestamps nearly do.
 
 Nearly, since a client may say when something happened, an import brings old
 entries to a new place, and a host's clock is set.  Therefore many places are
-probed, at distances from the end that grow by a twentieth, and the earliest that
+probed, at distances from the end that grow by a tenth, and the earliest that
 has reached the time counts, whatever lies behind it; and reading begins
 ``STRAGGLERS_MAX`` places before.  What remains: entries just before an import that
-is more than twenty times as long as they are.
+is more than ten times as long as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STRAGGLERS_MAX: Final = 1000  # places by which an entry may be out of order
 NEIGHBOURS: Final = 3  # looked at in each place where a time is looked for
-STEP_SHARE: Final = 20  # each probe goes back by this part of its distance more
+STEP_SHARE: Final = 10  # each probe goes back by this part of its distance more
 PROBES_AT_ONCE: Final = 16  # between two places
 
 PAGE_ENTRIES_MIN: Final = 64
