@@ -66,8 +66,8 @@ class Cursor:
 class CursorFile:
     """A file that holds the cursor of whoever reads with it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.resolve()  # a link is followed, and not replaced
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).resolve()  # a link is followed, and not replaced
 
     def load(self) -> Cursor | None:
         """Return what the last reader left, ``None`` where there was none.

@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .arguments import add_agent_id, add_uid, natural
@@ -117,7 +116,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--after-cursor", metavar="CURSOR", help="begin behind this entry")
     add(
         "--cursor-file",
-        type=Path,
         metavar="FILE",
         help="begin behind the entry that is noted there, and note the last one shown",
     )
