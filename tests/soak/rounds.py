@@ -21,7 +21,7 @@ MIB = 1 << 20
 ROUND_S_MAX = 60.0  # a line a minute
 ROUNDS_MIN = 4
 REST_S_MAX = 60.0
-WORKER_END_S_MAX = 120.0
+WORKER_END_S_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,9 +134,9 @@ def reconnect(worker: Worker) -> None:
     ]
     data = "".join(f"{line}\n" for line in lines).encode()
     with RawConnection(worker.daemon_process.socket) as connection:
-        connection.send(data[: worker.random.randrange(len(data))])
-        with contextlib.suppress(EOFError, OSError):
-            connection.replies(worker.random.randrange(3))
+        begun = data[: worker.random.randrange(len(data))]
+        connection.send(begun)
+        connection.replies(min(worker.random.randrange(3), begun.count(b"\n")))
     with RawConnection(worker.daemon_process.socket) as connection:
         connection.send(data)
         replies = connection.replies(PIPELINED)
