@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from .. import __version__
 from ..errors import ConfigError, JournalError
@@ -50,7 +49,17 @@ COMMANDS: Final[dict[str, str]] = {
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
+    "doctor": "look at everything that the journal needs of this host; say what to do",
+    "config": "check the configuration, show what holds and why, print the shipped file",
+    "bench": "measure this host's durable appends a second, and how long one takes",
+    "install": "install the service, man pages and completion, for you or for the host",
+    "uninstall": "remove what install installed; the journal stays",
+    "completion": "print the completion for bash, zsh or fish",
+    "help": "show a manual page: of a command, config, protocol or agent-journald",
 }
+
+# For packagers; taken, and not listed.
+HIDDEN: Final = {"man": "print a manual page, as roff"}
 
 # A module can't be called as the language's own words are.
 MODULES: Final = {"import": "import_agents"}
@@ -62,7 +71,7 @@ WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
-HELP_WIDTH: Final = 90
+HELP_WIDTH: Final = 80
 
 EPILOG: Final = """\
 examples:
@@ -165,13 +174,14 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"agent-journal {__version__}")
     _add_shared(parser, socket=None, json=False, wait=WAIT_S)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, summary in COMMANDS.items():
+    for name, summary in {**COMMANDS, **HIDDEN}.items():
+        listed: dict[str, Any] = {"help": summary} if name in COMMANDS else {}
         command = commands.add_parser(
             name,
-            help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=_Help,
             allow_abbrev=False,
+            **listed,
         )
         # Only what was typed is imported; a second match is a word in an argument.
         if name in argv:
@@ -182,6 +192,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             unset = argparse.SUPPRESS
             _add_shared(command, socket=unset, json=unset, wait=unset)
     return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the arguments of every command, for what is made from them."""
+    return _parser([*COMMANDS, *HIDDEN])
 
 
 def _add_shared(parser: argparse.ArgumentParser, **defaults: object) -> None:
@@ -246,8 +261,10 @@ def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:
 def _unknown_command(argv: Sequence[str]) -> Failure | None:
     """Return what to say when the first word is no command; argparse would list them all."""
     word = _first_word(argv)
-    if word is None or word in COMMANDS:
+    if word is None or word in COMMANDS or word in HIDDEN:
         return None
+    import difflib  # noqa: PLC0415 - only for who mistyped
+
     nearest = difflib.get_close_matches(word, (*COMMANDS, *ALIASES), n=1)
     hint = f"agent-journal {nearest[0]}" if nearest else "agent-journal --help"
     return Failure(ExitCode.USAGE, f"there is no command {word!r}", hint)
