@@ -28,8 +28,10 @@ examples:
 
 stop it with Ctrl-C or SIGTERM: what is queued is answered first.
 SIGHUP, or a change of the file, reloads the configuration.
-exit codes: 0 stopped, 74 the disk failed, 75 another daemon holds the journal,
-78 the configuration is not usable.
+
+exit codes:
+  0 stopped   74 the disk failed   75 another daemon holds the journal
+  78 the configuration is not usable
 """
 
 

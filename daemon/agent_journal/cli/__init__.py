@@ -76,17 +76,18 @@ HELP_WIDTH: Final = 80
 EPILOG: Final = """\
 examples:
   agent-journal demo
-  agent-journal run -- ./nightly.sh              # resumed when it crashes, or the host does
+  agent-journal run -- ./nightly.sh          # resumed when it crashes
   agent-journal show report-42
-  agent-journal why report-42                    # why it does not run, and what to type
+  agent-journal why report-42                # why it does not run, what to type
   agent-journal append report-42 '{"Started": {"goal": "write the report"}}'
   agent-journal read report-42
   agent-journal tail --json | jq .event
 
 The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else
-$XDG_RUNTIME_DIR/agent-journal/journal.sock, else /run/agent-journal/journal.sock.
+$XDG_RUNTIME_DIR/agent-journal/journal.sock, else
+/run/agent-journal/journal.sock.
 
-exit codes (run has its program's own, 128+n for signal n, 126 and 127 as a shell):
+exit codes (run has its program's own, or 126, 127 and 128+n as a shell):
   0 ok   1 failed   2 usage   3 daemon not running   4 no such agent
   5 refused (a conflict, a finished or unfinished agent, not allowed)
   6 the journal is damaged   75 try again   78 bad configuration

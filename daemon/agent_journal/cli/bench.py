@@ -30,8 +30,9 @@ EXAMPLES: Final = """\
   agent-journal bench --clients 50 --in-flight 16 --seconds 10 --json
   agent-journal bench --live                     # the running daemon, as it is
 
-Every append is durable before it is answered. The clients are one Python process on
-the same processors, so a busy one of them measures itself too.
+Every append is durable before it is answered. The clients are one Python
+process on the same processors, so a busy one measures itself too. What --live
+recorded is removed; of its agents the names stay, as finished and empty.
 """
 
 CLIENTS_MAX: Final = 1000
@@ -171,9 +172,7 @@ def _forget(socket: Path, agents: list[str]) -> None:
 # --- what came of it -----------------------------------------------------------------
 
 
-def _print(
-    arguments: argparse.Namespace, load: Load, tally: Tally, syncs: list[float]
-) -> None:
+def _print(arguments: argparse.Namespace, load: Load, tally: Tally, syncs: list[float]) -> None:
     times = sorted(tally.times_ms)
     p50, p99, p999 = (quantile(times, fraction) for fraction in (0.5, 0.99, 0.999))
     if arguments.json:
@@ -206,9 +205,7 @@ def _print(
     Table(output, columns).print([[Cell(cell) for cell in row] for row in rows])
     step_ms = WORDS_OF_STEP * p50
     share = step_ms / MODEL_CALL_MS
-    output.line(
-        f"a step takes two appends, {step_ms:.2f} ms: {share:.2%} of a model call of 2 s"
-    )
+    output.line(f"a step takes two appends, {step_ms:.2f} ms: {share:.2%} of a model call of 2 s")
 
 
 def _shown(*times_ms: float) -> list[str]:

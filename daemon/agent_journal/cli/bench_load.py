@@ -124,9 +124,7 @@ def _message(data: bytes) -> str:
     return "its answer could not be read"
 
 
-def run_load(
-    path: Path, agents: list[str], load: Load, progress: Callable[[float], None]
-) -> Tally:
+def run_load(path: Path, agents: list[str], load: Load, progress: Callable[[float], None]) -> Tally:
     """Append to *agents*, one for each client, until the time is over; count what was answered."""
     clock = Clock()
     times_ms: array[float] = array("d")
@@ -169,6 +167,4 @@ def _turn(
             answered = client.read(times_ms)
             if refills:
                 client.send(answered)
-        poll.modify(
-            descriptor, select.POLLIN | (select.POLLOUT if client.wants_to_write else 0)
-        )
+        poll.modify(descriptor, select.POLLIN | (select.POLLOUT if client.wants_to_write else 0))

@@ -15,7 +15,7 @@ from .terminal import standard_output
 
 EXAMPLES: Final = """\
   source <(agent-journal completion bash)        # for this shell
-  agent-journal completion bash > ~/.local/share/bash-completion/completions/agent-journal
+  agent-journal completion bash > /etc/bash_completion.d/agent-journal
   agent-journal completion zsh > "${fpath[1]}/_agent-journal"
   agent-journal completion fish > ~/.config/fish/completions/agent-journal.fish
 

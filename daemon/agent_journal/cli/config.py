@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..service.config_values import Option
 
 EXAMPLES: Final = """\
-  agent-journal config check                     # the file that your daemon reads
+  agent-journal config check                   # the file that your daemon reads
   agent-journal config check /etc/agent-journal/config.toml && echo good
-  agent-journal config show --origin             # what holds, and who said so
+  agent-journal config show --origin           # what holds, and who said so
   agent-journal config show --json | jq 'select(.origin != "default")'
   agent-journal config default > ~/.config/agent-journal/config.toml
 
@@ -175,9 +175,8 @@ def _settings(file: _File) -> Iterator[_Setting]:
                 at = file.lines.get(f"{name}.{own}")
                 yield _Setting(f"{name}.{own}", _members(table), str(file.path), at, option.live)
             continue
-        if value is None:
-            value, origin = _place(name)
-        yield _Setting(name, _plain(value, option), origin, line, option.live)
+        place, why = _place(name) if value is None else (value, origin)
+        yield _Setting(name, _plain(place, option), why, line, option.live)
 
 
 def _place(name: str) -> tuple[Path, str]:

@@ -43,8 +43,8 @@ EXAMPLES: Final = """\
   agent-journal doctor --json | jq 'select(.status != "ok")'
   sudo agent-journal -s /run/agent-journal/journal.sock doctor
 
-A line begins with a tick, with ! for what should be known, or with a cross for what
-is wrong. The exit code is 1 where something is wrong, else 0.
+A line begins with a tick, with ! for what should be known, or with a cross for
+what is wrong. The exit code is 1 where something is wrong, else 0.
 """
 
 HOST_DIRECTORY: Final = Path("/run/agent-journal")
@@ -93,7 +93,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
 def _host(manager: ServiceManager, answer: Answer | None, *, syncs: bool) -> Iterator[Finding]:
     config, finding = read_configuration(is_system=manager.is_system)
     yield finding
-    database = answer and database_of_process(answer.pid)
+    database = database_of_process(answer.pid) if answer else None
     if database is None:
         database = config.database or _default_database(is_system=manager.is_system)
     yield from look_at_rights(database)

@@ -106,7 +106,9 @@ def _no_answer(error: Exception, start: str) -> Finding:
         return wrong("daemon", "none answers", start)
     hint = FAILURES[code][1] if code in FAILURES else "agent-journal ping, and the daemon's log"
     message = getattr(error, "message", None) or str(error)
-    return wrong("daemon", f"{message} ({code or 'failed'})", hint.format(command="ping", agent="ID"))
+    return wrong(
+        "daemon", f"{message} ({code or 'failed'})", hint.format(command="ping", agent="ID")
+    )
 
 
 def _number(value: object) -> int:

@@ -1,4 +1,4 @@
-"""The doctor's look at where the journal is kept: rights, file system, room, and how fast it syncs."""
+"""The doctor's look at where the journal is kept: rights, file system, room, syncs."""
 
 from __future__ import annotations
 
@@ -134,8 +134,12 @@ def look_at_room(database: Path, free_bytes_min: int) -> Finding:
     told = f"{_size(free)} free, appends want {_size(free_bytes_min)} (commit.free_bytes_min)"
     figures = {"free_bytes": free, "free_bytes_min": free_bytes_min}
     if free < free_bytes_min:
-        return wrong("room", told, "df -h; remove what is not needed, or agent-journal ls to compact",
-                     **figures)
+        return wrong(
+            "room",
+            told,
+            "df -h; remove what is not needed, or agent-journal ls to compact",
+            **figures,
+        )
     if disk.f_files and not disk.f_favail:
         return wrong("room", "no inodes are left", "df -i; remove files", **figures)
     if free < 4 * free_bytes_min:
@@ -159,8 +163,9 @@ def look_at_syncs(database: Path) -> Finding:
     figures = {"p50_ms": round(p50, 4), "p99_ms": round(p99, 4), "syncs": len(times)}
     if p50 < IMPLAUSIBLE_MS:
         what = f"{told}: faster than any disk, so something on the way does not write"
-        return note("fsync", what, "see that the disk's (or the virtual machine's) cache is safe",
-                    **figures)
+        return note(
+            "fsync", what, "see that the disk's (or the virtual machine's) cache is safe", **figures
+        )
     if p50 > SLOW_MS:
         return note("fsync", f"{told}: slow", "an SSD for the journal's directory", **figures)
     return well("fsync", told, **figures)

@@ -92,7 +92,7 @@ def _limit_of(pid: int) -> int | None:
 def database_of_process(pid: int) -> Path | None:
     """Return the database that a daemon has open, where one may look."""
     try:
-        opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        opened = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return None
     return next((Path(name[: -len("-wal")]) for name in opened if name.endswith("-wal")), None)

@@ -43,7 +43,9 @@ class Finding:
         """Print a line, and what to do below it."""
         sign, plain, style = SIGNS[self.verdict]
         shown = terminal.paint(terminal.sign(sign, plain), style)
-        terminal.line(f"{shown} {terminal.paint(f'{self.check:<11}', 'bold')} {harmless(self.what)}")
+        terminal.line(
+            f"{shown} {terminal.paint(f'{self.check:<11}', 'bold')} {harmless(self.what)}"
+        )
         if self.hint:
             terminal.line(f"  {'':<11} {terminal.paint('try:', 'bold')} {harmless(self.hint)}")
 

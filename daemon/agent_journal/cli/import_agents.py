@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = """\
   agent-journal import report-42.ndjson
-  agent-journal import --park mine.ndjson     # nothing of it is started until it is resumed
+  agent-journal import --park mine.ndjson     # nothing of it is started
   sudo agent-journal import --uid '*' everybody.ndjson
-  agent-journal import entries.json           # an array, as Symbiont's agent runtime has it
+  agent-journal import entries.json           # an array, as Symbiont has it
 """
 
 SHOWN_MAX: Final = 10  # refused agents that are named

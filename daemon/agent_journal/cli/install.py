@@ -27,8 +27,8 @@ EXAMPLES: Final = """\
   agent-journal install --dry-run        # every step, and none of them done
   agent-journal install --system --root ./pkg --program /usr/bin/agent-journald
 
-A file that is not as it was installed is kept. "agent-journal uninstall" removes
-the others. With --root nothing is started: it is for packages and images.
+A file that is not as it was installed is kept; "agent-journal uninstall"
+removes the others. With --root nothing is started: for packages and images.
 """
 
 SERVICE: Final = "agent-journald.service"

@@ -40,10 +40,8 @@ class Manifest:
         """
         try:
             said: dict[str, Any] = json.loads(path.read_bytes())
-            if said["format"] != FORMAT:
-                raise ValueError("it is another version's")
             return cls(
-                version=str(said["version"]),
+                version=str({FORMAT: said}[said["format"]]["version"]),
                 files={str(name): [*map(str, sums)] for name, sums in said["files"].items()},
                 directories=[*map(str, said["directories"])],
                 has_enabled_linger=bool(said["has_enabled_linger"]),

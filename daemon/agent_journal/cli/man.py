@@ -18,7 +18,7 @@ NAMES: Final = ("agent-journal", "agent-journald", "agent-journal.toml", "agent-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("page", choices=NAMES, help="which page")
+    parser.add_argument("page", choices=NAMES, metavar="PAGE", help=f"one of {', '.join(NAMES)}")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import __version__
-from . import COMMANDS, EPILOG, HIDDEN, whole_parser
+from . import EPILOG, HIDDEN, whole_parser
 from .command_words import CommandWords, Operand, Option, Value, commands_of, words_of
 from .markdown_page import add_markdown
 from .roff import Page, bold, exact
@@ -61,7 +61,7 @@ def commands_page() -> Page:
 def _add_command(page: Page, command: CommandWords, common: set[str]) -> None:
     usage = command.usage.removeprefix("agent-journal ")
     page.subheading(command.name)
-    page.paragraph(f"{COMMANDS[command.name].capitalize()}.")
+    page.paragraph(command.description)
     page.paragraph(f"**{' '.join(usage.split())}**")
     for operand in command.operands:
         page.tagged([_operand(operand)], operand.help)
@@ -147,38 +147,50 @@ def config_page() -> Page:
     """Return agent-journal.toml(5), from the comments of the shipped file."""
     page = _page("agent-journal.toml", 5, "the configuration of agent-journald, config.toml")
     page.heading("Description")
-    comment: list[str] = []
-    pending: list[str] = []  # options whose comment stands above them
-    example: list[str] = []
-
-    def flush() -> None:
-        if pending:
-            page.tagged([bold(line) for line in pending], " ".join(comment))
-        elif comment:
-            page.paragraph(" ".join(comment))
-        if example:
-            page.example("\n".join(example))
-        comment.clear()
-        pending.clear()
-        example.clear()
-
+    writer = _Commented(page)
     for line in shipped("config.toml").read_text("utf-8").splitlines():
-        if match := _SECTION.fullmatch(line):
-            flush()
-            page.heading(f"[{match[1]}]")
-        elif match := _KEY.fullmatch(line):
-            pending.append(f"{match[1]} = {match[2]}")
-        elif _EXAMPLE.match(line):
-            example.append(line[1:])
-        elif line in {"", "#"}:
-            flush()
-            if "[" not in page.text() and not line:
-                page.heading("At the top of the file")
-        else:
-            comment.append(line.removeprefix("#").strip())
-    flush()
+        writer.take(line)
+    writer.take("")
     _add_see_also(page, ("agent-journald", 8), ("agent-journal", 1))
     return page
+
+
+class _Commented:
+    """Gathers a comment and what stands below it: options, or an example of a table."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._comment: list[str] = []
+        self._options: list[str] = []
+        self._example: list[str] = []
+        self._is_described = False  # what the file as a whole says
+
+    def take(self, line: str) -> None:
+        """Take the next line."""
+        if match := _SECTION.fullmatch(line):
+            self._flush()
+            self._page.heading(f"[{match[1]}]")
+        elif match := _KEY.fullmatch(line):
+            self._options.append(f"{match[1]} = {match[2]}")
+        elif _EXAMPLE.match(line):
+            self._example.append(line[1:])
+        elif line in {"", "#"}:
+            self._flush()
+            if not line and not self._is_described:
+                self._is_described = True
+                self._page.heading("At the top of the file")
+        else:
+            self._comment.append(line.removeprefix("#").strip())
+
+    def _flush(self) -> None:
+        if self._options:
+            self._page.tagged([bold(line) for line in self._options], " ".join(self._comment))
+        elif self._comment:
+            self._page.paragraph(" ".join(self._comment))
+        if self._example:
+            self._page.example("\n".join(self._example))
+        for gathered in (self._comment, self._options, self._example):
+            gathered.clear()
 
 
 # --- the protocol --------------------------------------------------------------------

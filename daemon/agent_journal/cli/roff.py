@@ -19,6 +19,7 @@ _EXACT: Final = {
     "^": r"\(ha",
     "~": r"\(ti",
 }
+LINE_MAX: Final = 78
 _MARKUP: Final = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|\[([^]]+)\]\([^)]*\)", re.DOTALL)
 
 
@@ -51,13 +52,18 @@ class Page:
         self.name = name
         self.section = section
         source = f"agent-journal {version}"
-        self._lines = [f'.TH "{exact(name.upper())}" "{section}" "{date}" "{source}" "Agents"']
+        self._lines = [
+            f'.TH "{exact(name.upper())}" "{section}" "{date}" "{source}" "Agents"',
+            ".nh",  # what is cut in two cannot be searched for
+            ".ad l",
+        ]
         self.heading("Name")
         self._text(rf"{exact(name)} \- {prose(what)}")
 
     def heading(self, text: str) -> None:
-        """Begin a section."""
-        self._lines.append(f'.SH "{_quotable(prose(text).upper())}"')
+        """Begin a section; the name of a section of a file stays as it is."""
+        title = text if text.startswith("[") else text.upper()
+        self._lines.append(f'.SH "{_quotable(prose(title))}"')
 
     def subheading(self, text: str) -> None:
         """Begin a part of a section."""
@@ -65,7 +71,8 @@ class Page:
 
     def paragraph(self, text: str) -> None:
         """Add a paragraph, whose lines are filled anew."""
-        self._lines.append(".PP")
+        if not self._lines[-1].startswith((".SH", ".SS")):  # which begin one
+            self._lines.append(".PP")
         self._text(prose(_filled(text)))
 
     def item(self, text: str) -> None:
@@ -82,16 +89,29 @@ class Page:
 
     def example(self, text: str) -> None:
         """Add lines that stay as they are."""
-        self._lines += [".PP", ".RS 2", ".nf"]
+        if not self._lines[-1].startswith((".SH", ".SS")):
+            self._lines.append(".PP")
+        self._lines += [".RS 2", ".nf"]
         for line in text.rstrip("\n").split("\n"):
-            self._text(exact(line) or r"\&")
+            self._line(exact(line) or r"\&")
         self._lines += [".fi", ".RE"]
 
     def text(self) -> str:
         """Return the page."""
         return "".join(f"{line}\n" for line in self._lines)
 
-    def _text(self, line: str) -> None:
+    def _text(self, text: str) -> None:
+        """Add text, in lines that a person can read in the source too."""
+        line = ""
+        for word in text.split(" "):
+            if line and len(line) + 1 + len(word) > LINE_MAX:
+                self._line(line)
+                line = word
+            else:
+                line = f"{line} {word}" if line else word
+        self._line(line)
+
+    def _line(self, line: str) -> None:
         """Add a line of text, which must not begin as a request does."""
         self._lines.append(rf"\&{line}" if line.startswith((".", "'")) else line)
 

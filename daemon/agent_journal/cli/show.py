@@ -19,7 +19,7 @@ from .timestamps import clock_time, duration, wire_time
 
 EXAMPLES: Final = """\
   agent-journal show report-42
-  agent-journal show report-42 --json | jq 'select(.type == "step" and .state == "in doubt")'
+  agent-journal show report-42 --json | jq 'select(.state == "in doubt")'
 """
 
 COLUMNS: Final = (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..client import Entry
 
 EXAMPLES: Final = """\
-  agent-journal tail                          # the last 10 of all agents, then the new ones
+  agent-journal tail                          # the last 10, then the new ones
   agent-journal tail report-42 -n 100
   agent-journal tail --from-position 0 --no-follow --json > journal.ndjson
 """

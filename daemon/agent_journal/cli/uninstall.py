@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,13 @@ from .install_steps import Step, perform, run_step
 from .service_manager import UNITS, ServiceManager, user_name
 
 EXAMPLES: Final = """\
-  agent-journal uninstall                # the journal and your configuration stay
+  agent-journal uninstall                # the journal and config.toml stay
   agent-journal uninstall --dry-run
   sudo agent-journal uninstall --system
   agent-journal uninstall --purge --yes  # the journal and the configuration too
 
-Files that were changed since they were installed stay, and are named. The program
-itself goes as it came: pipx uninstall agent-journal.
+Files that were changed since they were installed stay, and are named. The
+program itself goes as it came: pipx uninstall agent-journal.
 """
 
 BESIDE: Final = ("", "-wal", "-shm", "-journal", "-sums", ".lock")  # the journal's own files
@@ -85,7 +86,9 @@ class _Removal:
         """Yield what has systemd forget it."""
         if self._manifest is None or not manager.runs():
             return
-        yield run_step(manager.command("disable", "--now", *UNITS), why="what is queued is answered")
+        yield run_step(
+            manager.command("disable", "--now", *UNITS), why="what is queued is answered"
+        )
         yield _socket_step(self._layout)
         if self._manifest.has_enabled_linger:
             why = "install enabled it"
@@ -122,7 +125,7 @@ class _Removal:
                 continue
             if is_empty:
                 self._removed.add(path)
-                yield Step(verb="rmdir", what=str(path), do=lambda path=path: _rmdir(path))
+                yield Step(verb="rmdir", what=str(path), do=partial(_rmdir, path))
 
 
 def _rmdir(path: Path) -> None:
@@ -166,7 +169,7 @@ def _purge_steps(layout: Layout, root: Path, database: Path) -> Iterator[Step]:
     for end in BESIDE:
         path = database.with_name(database.name + end)
         if path.is_file():
-            yield Step(verb="delete", what=str(path), do=lambda path=path: path.unlink(missing_ok=True))
+            yield Step(verb="delete", what=str(path), do=partial(path.unlink, missing_ok=True))
     attempts = database.with_name("attempts")
     if attempts.is_dir():
         yield Step(verb="delete", what=f"{attempts}/", do=lambda: shutil.rmtree(attempts))
@@ -176,12 +179,10 @@ def _purge_steps(layout: Layout, root: Path, database: Path) -> Iterator[Step]:
     for directory in (database.parent, config.parent):
         if directory.name == "agent-journal" and directory.is_dir():
             why = "if nothing else is in it"
-            yield Step(verb="rmdir", what=str(directory), why=why, do=lambda d=directory: _rmdir(d))
+            yield Step(verb="rmdir", what=str(directory), why=why, do=partial(_rmdir, directory))
 
 
-def _what_is_left(
-    layout: Layout, root: Path, database: Path, *, is_purged: bool
-) -> Iterator[Step]:
+def _what_is_left(layout: Layout, root: Path, database: Path, *, is_purged: bool) -> Iterator[Step]:
     if is_purged:
         return
     if database.exists():
