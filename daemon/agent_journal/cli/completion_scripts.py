@@ -7,6 +7,7 @@ walks the line; fish gets a line for each option, as its own completions are wri
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Final
 
 from . import COMMANDS, HIDDEN, WITH_PROGRAM, whole_parser
@@ -18,6 +19,7 @@ STATES: Final = (*STATE_STYLES, "unfinished", "finished")
 ASKED: Final = frozenset({"agents", "kinds"})
 
 
+@cache
 def script(shell: str) -> str:
     """Return the completion for *shell*."""
     parser = whole_parser()

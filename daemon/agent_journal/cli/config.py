@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +53,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--origin", action="store_true", help="with show: say where each value comes from"
     )
+
+    # Up to Python 3.12 an optional argument is taken for missing where an option stands
+    # before it: config show --origin FILE.
+    parse = parser.parse_known_args
+
+    def in_order(args: Sequence[str], namespace: argparse.Namespace | None) -> object:
+        return parse(_options_first(args), namespace)
+
+    parser.parse_known_args = in_order  # type: ignore[method-assign, assignment]
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    options: list[str] = []
+    others: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        (options if word.startswith("-") else others).append(word)
+        if word in {"-s", "--socket", "--wait"}:
+            options += [value for value in [next(remaining, None)] if value is not None]
+    return [*options, *others]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -214,6 +215,7 @@ PAGES: Final[dict[str, Callable[[], Page]]] = {
 }
 
 
+@cache
 def all_pages() -> dict[str, str]:
     """Return every page by its place below a directory of manuals: ``man1/agent-journal.1``."""
     pages = [make() for make in PAGES.values()]
