@@ -138,7 +138,9 @@ def _boot(answer: Answer) -> Iterator[Finding]:
         ours = BOOT_ID.read_text("ascii").strip()
     except OSError:
         return
-    if answer.boot_id and answer.boot_id != ours:
+    if not answer.boot_id:
+        return
+    if answer.boot_id != ours:
         what = "the daemon's boot id is not that of this host: it runs elsewhere"
         yield wrong("boot", what, "the socket of a daemon on this host")
     else:
