@@ -155,9 +155,9 @@ class TestTheDaemon:
         assert findings["version"]["daemon"] == "0.0.9"
         assert "boot" not in findings  # it does not tell
 
-    def test_the_daemon_of_another_host_is_wrong(self, sound: FakeDaemon, run: Run) -> None:
+    def test_the_daemon_of_a_container_is_told(self, sound: FakeDaemon, run: Run) -> None:
         sound.on("hello", {"version": __version__, "boot_id": "another"})
-        assert self.ask(run, sound)["boot"]["status"] == "wrong"
+        assert self.ask(run, sound)["boot"]["status"] == "note"
 
     def test_a_damaged_journal_is_wrong(self, sound: FakeDaemon, run: Run) -> None:
         sound.on("agents", refused("damaged", "page 7 is not what was written"))

@@ -325,11 +325,15 @@ class TestPurge:
         assert (state / "journal.db").exists()
 
 
-RECORDING = """#!/bin/sh
+RECORDING = r"""#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
 case "$*" in
     *show*) echo 252 ;;
     *is-active*) cat "$CALLS.active" 2>/dev/null ;;
+    *enable\ --now*)
+        mkdir -p "$HOME/.config/systemd/user/default.target.wants"
+        touch "$HOME/.config/systemd/user/default.target.wants/agent-journald.service" ;;
+    *disable*) rm -rf "$HOME/.config/systemd/user/default.target.wants" ;;
 esac
 [ ! -e "$CALLS.fails.$(basename "$0")" ]
 """
@@ -380,8 +384,10 @@ class TestSystemd:
         assert told[0] == (
             "systemctl --user disable --now agent-journald.socket agent-journald.service"
         )
-        assert told[1] == linger.replace("enable", "disable")
-        assert told[2:] == ["systemctl --user daemon-reload"]
+        assert told[1:] == [
+            "systemctl --user daemon-reload",
+            linger.replace("enable", "disable"),
+        ]
         assert tree(home) == before
 
     def test_lingering_that_was_on_before_stays_on(

@@ -141,8 +141,8 @@ def _boot(answer: Answer) -> Iterator[Finding]:
     if not answer.boot_id:
         return
     if answer.boot_id != ours:
-        what = "the daemon's boot id is not that of this host: it runs elsewhere"
-        yield wrong("boot", what, "the socket of a daemon on this host")
+        what = "the daemon sees another boot id than this command: one of them is in a container"
+        yield note("boot", what, boot_id=answer.boot_id)
     else:
         yield well("boot", f"boot id {ours}, as the daemon has it", boot_id=ours)
 

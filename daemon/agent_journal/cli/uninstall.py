@@ -90,10 +90,11 @@ class _Removal:
             manager.command("disable", "--now", *UNITS), why="what is queued is answered"
         )
         yield _socket_step(self._layout)
-        if self._manifest.has_enabled_linger:
-            why = "install enabled it"
-            command = ["loginctl", "disable-linger", user_name(os.getuid())]
-            yield run_step(command, why=why, is_needed=False)
+        # With them go the links that had them started, and the directories of these.
+        for wants in self._layout.units.glob("*.wants"):
+            self._removed |= {wants / unit for unit in UNITS}
+            if {*wants.iterdir()} <= self._removed:
+                self._removed.add(wants)
 
     def file_steps(self) -> Iterator[Step]:
         """Yield what removes the files that are as they were written, and the manifest last."""
@@ -110,6 +111,9 @@ class _Removal:
         manager = ServiceManager(is_system=self._layout.is_system)
         if self._root == Path("/") and manager.runs():
             yield run_step(manager.command("daemon-reload"), is_needed=False)
+            if self._manifest.has_enabled_linger:  # the last: without a session it ends systemd
+                command = ["loginctl", "disable-linger", user_name(os.getuid())]
+                yield run_step(command, why="install enabled it", is_needed=False)
         manifest = below(self._root, self._layout.manifest)
         self._removed.add(manifest)
         yield Step(verb="remove", what=str(manifest), do=manifest.unlink)
