@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_journal.cli import bench as bench_module
+from agent_journal.cli import bench_run
 from agent_journal.cli.bench_load import Load, request_of, run_load
 from agent_journal.cli.failures import CommandError
 from agent_journal.testing.daemon import RunningDaemon
@@ -26,7 +26,7 @@ def daemon() -> Iterator[RunningDaemon]:
 
 @pytest.fixture(autouse=True)
 def few_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "SYNCS", 8)
+    monkeypatch.setattr(bench_run, "SYNCS", 8)
 
 
 def test_a_daemon_of_its_own_is_measured_and_thrown_away(

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_journal.cli import install as install_module
-from agent_journal.cli import install_files
+from agent_journal.cli import install_files, installation
 from agent_journal.cli.failures import CommandError
 from agent_journal.cli.install_files import check_visible, rendered
 from agent_journal.cli.shipped import shipped
@@ -199,7 +198,7 @@ class TestWhatIsAnothers:
         gone = root / UNIT["--user"] / "agent-journald-old.service"
         gone.write_text("of version 0.0")
         unit.write_text("of version 0.0")
-        old = install_module.digest(b"of version 0.0")
+        old = installation.digest(b"of version 0.0")
         for path in (unit, gone):
             said["files"][f"/{path.relative_to(root)}"] = [old]
         manifest.write_text(json.dumps(said))
@@ -233,7 +232,7 @@ class TestWhenItFails:
                     raise OSError(28, "No space left on device", str(path))
                 super().__init__(path)
 
-        monkeypatch.setattr(install_module, "WholeFile", Filling)
+        monkeypatch.setattr(installation, "WholeFile", Filling)
         failed = at("install", "--user")
         assert failed.code == 1
         assert "No space left on device" in failed.what
@@ -353,7 +352,7 @@ class TestSystemd:
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
-        monkeypatch.setattr(install_module, "lingers", lambda _uid: False)
+        monkeypatch.setattr(installation, "lingers", lambda _uid: False)
         return home
 
     @pytest.fixture
@@ -397,7 +396,7 @@ class TestSystemd:
         calls: Callable[[], list[str]],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(install_module, "lingers", lambda _uid: True)
+        monkeypatch.setattr(installation, "lingers", lambda _uid: True)
         run("install", "--user")
         run("uninstall", "--user")
         assert not [one for one in calls() if one.startswith("loginctl")]

@@ -7,35 +7,10 @@ disk is gone when it ends.
 from __future__ import annotations
 
 import argparse
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Final
 
-from ..errors import JournalError
-from .doctor_daemon import (
-    Answer,
-    journal_for,
-    look_at_agents,
-    look_at_daemon,
-    look_at_socket,
-    why_there,
-)
-from .doctor_disk import look_at_file_system, look_at_rights, look_at_room, look_at_syncs
-from .doctor_host import (
-    database_of_process,
-    look_at_clock,
-    look_at_descriptors,
-    look_at_sqlite,
-    look_at_systemd,
-    read_configuration,
-)
 from .failures import ExitCode
-from .finding import Finding, Verdict, wrong
 from .output import print_json
-from .service_manager import ServiceManager
 from .terminal import standard_output
 
 EXAMPLES: Final = """\
@@ -47,8 +22,6 @@ A line begins with a tick, with ! for what should be known, or with a cross for
 what is wrong. The exit code is 1 where something is wrong, else 0.
 """
 
-HOST_DIRECTORY: Final = Path("/run/agent-journal")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -59,9 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything; exit with 1 where something is wrong."""
+    from .doctor_findings import findings  # noqa: PLC0415 - imports what looks at the host
+    from .finding import Verdict  # noqa: PLC0415 - as above
+
     output = standard_output()
     is_wrong = False
-    for finding in _findings(arguments):
+    for finding in findings(arguments):
         is_wrong |= finding.verdict is Verdict.WRONG
         if arguments.json:
             print_json(finding.as_object())
@@ -69,58 +45,3 @@ def run(arguments: argparse.Namespace) -> int:
             finding.print(output)
         output.flush()
     return ExitCode.FAILED if is_wrong else ExitCode.OK
-
-
-def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
-    from ..client import find_socket  # noqa: PLC0415 - imported when there is something to ask
-
-    try:
-        socket = Path(arguments.socket or find_socket()).absolute()
-    except JournalError as error:
-        yield wrong("socket", error.message, "ls -ld on it")
-        return
-    manager = ServiceManager(is_system=socket.parent == HOST_DIRECTORY)
-    start = _how_to_start(manager)
-    yield look_at_socket(socket, why_there(arguments.socket), start)
-    with closing(journal_for(socket)) as journal:  # entered, it would connect, or raise
-        findings, answer = look_at_daemon(journal, start)
-        yield from findings
-        if answer is not None:
-            yield from look_at_agents(journal)
-    yield from _host(manager, answer, syncs=not arguments.no_fsync)
-
-
-def _host(manager: ServiceManager, answer: Answer | None, *, syncs: bool) -> Iterator[Finding]:
-    config, finding = read_configuration(is_system=manager.is_system)
-    yield finding
-    database = database_of_process(answer.pid) if answer else None
-    if database is None:
-        database = config.database or _default_database(is_system=manager.is_system)
-    yield from look_at_rights(database)
-    yield from look_at_file_system(database)
-    yield look_at_room(database, config.commit.free_bytes_min)
-    if syncs:
-        yield look_at_syncs(database)
-    version = answer.sqlite_version if answer else ""
-    yield look_at_sqlite(version or sqlite3.sqlite_version, is_daemons=bool(version))
-    yield look_at_clock()
-    yield look_at_descriptors(answer.pid if answer else 0, config.limits.connections_max)
-    yield from look_at_systemd(manager, answers=answer is not None)
-
-
-def _default_database(*, is_system: bool) -> Path:
-    from ..service import config as configuration  # noqa: PLC0415 - the daemon's, and only now
-    from .install_layout import layout_of  # noqa: PLC0415 - as above
-
-    if is_system:
-        return layout_of(is_system=True).state / "journal.db"
-    return configuration.default_database(os.environ, uid=os.geteuid())
-
-
-def _how_to_start(manager: ServiceManager) -> str:
-    """Return what to type where no daemon runs."""
-    if not manager.runs():
-        return "agent-journald &"
-    if (manager.ask("is-enabled", "agent-journald.socket") or "not-found") == "not-found":
-        return f"agent-journal install {'--system' if manager.is_system else '--user'}"
-    return " ".join(manager.command("start", "agent-journald.socket", "agent-journald.service"))

@@ -39,7 +39,7 @@ def look_at_sqlite(version: str, *, is_daemons: bool) -> Finding:
             f"{version}{whose} can corrupt a WAL database that two connections write to; "
             "the daemon has one, so it is harmless"
         )
-        hint = "never open journal.db with another program while the daemon runs"
+        hint = "leave journal.db to the daemon while that runs"
         return note("sqlite", what, hint, version=version)
     return well("sqlite", f"{version}{whose}, no known bug that matters here", version=version)
 
@@ -92,10 +92,17 @@ def _limit_of(pid: int) -> int | None:
 def database_of_process(pid: int) -> Path | None:
     """Return the database that a daemon has open, where one may look."""
     try:
-        opened = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        entries = [*Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return None
-    return next((Path(name[: -len("-wal")]) for name in opened if name.endswith("-wal")), None)
+    for entry in entries:
+        try:
+            name = str(entry.readlink())
+        except OSError:  # closed meanwhile
+            continue
+        if name.endswith("-wal"):
+            return Path(name.removesuffix("-wal"))
+    return None
 
 
 def read_configuration(*, is_system: bool) -> tuple[Config, Finding]:
@@ -127,7 +134,9 @@ def look_at_systemd(manager: ServiceManager, *, answers: bool) -> Iterator[Findi
     install = f"agent-journal install {'--system' if manager.is_system else '--user'}"
     if not manager.runs():
         what = f"{whose} does not run here; nothing starts the daemon again when it dies"
-        yield note("systemd", what, "a supervisor that does, in a container say")
+        yield note(
+            "systemd", what, "in a container, have its supervisor start agent-journald again"
+        )
         return
     states = {unit: manager.ask("is-enabled", unit) or "not-found" for unit in UNITS}
     missing = [unit for unit, state in states.items() if state in {"not-found", ""}]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from .terminal import Terminal, harmless
+
+CHECK_WIDTH: Final = 11  # the longest name, and a bit
+INDENT: Final = CHECK_WIDTH + 3
+TEXT_WIDTH_MIN: Final = 30
 
 
 class Verdict(StrEnum):
@@ -40,14 +46,24 @@ class Finding:
         return {**told, **({"try": self.hint} if self.hint else {}), **self.figures}
 
     def print(self, terminal: Terminal) -> None:
-        """Print a line, and what to do below it."""
+        """Print a line, and what to do below it; on a terminal they are folded to its width."""
         sign, plain, style = SIGNS[self.verdict]
-        shown = terminal.paint(terminal.sign(sign, plain), style)
-        terminal.line(
-            f"{shown} {terminal.paint(f'{self.check:<11}', 'bold')} {harmless(self.what)}"
-        )
+        begin = terminal.paint(terminal.sign(sign, plain), style)
+        first, *more = _folded(harmless(self.what), terminal)
+        terminal.line(f"{begin} {terminal.paint(f'{self.check:<{CHECK_WIDTH}}', 'bold')} {first}")
+        for line in more:
+            terminal.line(f"{'':<{INDENT}}{line}")
         if self.hint:
-            terminal.line(f"  {'':<11} {terminal.paint('try:', 'bold')} {harmless(self.hint)}")
+            # Not folded: it is to be copied.
+            tries = f"{terminal.paint('try:', 'bold')} {harmless(self.hint)}"
+            terminal.line(f"{'':<{INDENT}}{tries}")
+
+
+def _folded(text: str, terminal: Terminal) -> list[str]:
+    if terminal.width is None:
+        return [text]
+    width = max(terminal.width - INDENT, TEXT_WIDTH_MIN)
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False) or [text]
 
 
 def well(check: str, what: str, **figures: object) -> Finding:
