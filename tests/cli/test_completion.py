@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def in_bash(scripts: Path, line: str) -> list[str]:
     done = subprocess.run(
         [shell("bash"), "--norc", "-c", BASH_TAB, "bash", scripts / "bash", line],
         cwd=scripts,
-        env={"PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(scripts)},
+        env={**os.environ, "PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(scripts)},
         capture_output=True,
         text=True,
         check=True,
@@ -172,7 +173,7 @@ class TestFish:
         done = subprocess.run(
             [shell("fish"), "--no-config", "-c", f"source {scripts}/fish; complete -C '{line}'"],
             cwd=scripts,
-            env={"PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(scripts)},
+            env={**os.environ, "PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(scripts)},
             capture_output=True,
             text=True,
             check=True,
