@@ -213,6 +213,7 @@ class TestWhatIsAnothers:
         mine.write_text("# mine")
         removed = at("uninstall", "--user")
         assert mine.read_text() == "# mine"
+        assert f"rmdir   {mine.parent}" not in removed.lines
         assert f"note    so does the configuration: {mine}" in removed.lines
 
 
@@ -237,6 +238,30 @@ class TestWhenItFails:
         assert failed.code == 1
         assert "No space left on device" in failed.what
         assert len(tree(root)) > len(before) + 5
+        assert at("uninstall", "--user").code == 0
+        assert tree(root) == before
+
+    def test_an_update_that_was_begun_can_be_removed(
+        self, at: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Some files are of the one version then, and some of the other."""
+        before = tree(root)
+        at("install", "--user")
+        manifest = root / MANIFEST["--user"]
+        said = json.loads(manifest.read_text())
+        for name in ("agent-journald.socket", "agent-journald.service"):
+            (root / UNIT["--user"] / name).write_text("of version 0.0")
+            said["files"][f"/{UNIT['--user']}/{name}"] = [installation.digest(b"of version 0.0")]
+        manifest.write_text(json.dumps(said))
+
+        class Failing(WholeFile):
+            def __init__(self, path: Path) -> None:
+                if path.name == "agent-journald.service":
+                    raise OSError(28, "No space left on device", str(path))
+                super().__init__(path)
+
+        monkeypatch.setattr(installation, "WholeFile", Failing)
+        assert at("install", "--user").code == 1
         assert at("uninstall", "--user").code == 0
         assert tree(root) == before
 
