@@ -24,6 +24,8 @@ attempts_max = 2
 [launchers.coder]
 unit = "coder-agent@.service"
 users = ["anna"]
+[launchers."a.b:c"]
+argv = ["/bin/x", "{agent_id}"]
 """
 
 BAD = """\
@@ -85,7 +87,7 @@ class TestCheck:
 
     def test_a_right_file_is_said_to_be(self, run: Run, good: Path) -> None:
         result = run("config", "check", str(good))
-        assert (result.code, result.out) == (0, f"{good}: 5 options set, nothing wrong\n")
+        assert (result.code, result.out) == (0, f"{good}: 6 options set, nothing wrong\n")
 
     def test_a_default_file_need_not_be_there(self, run: Run, tmp_path: Path) -> None:
         result = run("config", "check")

@@ -499,6 +499,25 @@ class TestSystemd:
         assert "systemd does not run here" in result.out
         assert (home / ".config/systemd/user/agent-journald.service").exists()
 
+    def test_a_mistake_in_the_configuration_is_no_reason_to_stay(
+        self, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))  # root's is in /etc without
+        config = home / ".config/agent-journal/config.toml"
+        config.parent.mkdir(parents=True)
+        config.write_text("a = 1\nb = 2\n")
+        before = tree(home)
+        refused = run("install", "--user")
+        assert (refused.code, refused.hint) == (78, "agent-journal config check")
+        assert refused.what.endswith("(and 1 more)")
+        assert tree(home) == before
+        config.unlink()
+        run("install", "--user")
+        config.write_text("a = 1\nb = 2\n")
+        assert run("uninstall", "--user", "--purge", "--yes").code == 78
+        assert run("uninstall", "--user").code == 0
+        assert tree(home) == before
+
     def test_the_command_is_found_by_a_shell(self, home: Path, run: Run) -> None:
         run("install", "--user")
         program = install_files.program_of("agent-journal")

@@ -175,6 +175,7 @@ class _Setting:
     origin: str
     line: int | None
     live: bool
+    title: str = ""  # of a table, as the file would have it
 
     def as_object(self) -> dict[str, object]:
         told: dict[str, object] = {"option": self.name, "value": self.value, "origin": self.origin}
@@ -193,7 +194,8 @@ def _settings(file: _File) -> Iterator[_Setting]:
         if isinstance(value, Mapping):
             for own, table in value.items():
                 at = file.lines.get(f"{name}.{own}")
-                yield _Setting(f"{name}.{own}", _members(table), str(file.path), at, option.live)
+                where, title = str(file.path), f"{name}.{_key(own)}"
+                yield _Setting(f"{name}.{own}", _members(table), where, at, option.live, title)
             continue
         place, why = _place(name) if value is None else (value, origin)
         yield _Setting(name, _plain(place, option), why, line, option.live)
@@ -247,8 +249,7 @@ def _print_settings(file: _File, output: Terminal, *, with_origin: bool) -> None
         comment = _origin(setting) if with_origin else ""
         head, _, key = setting.name.rpartition(".")
         if isinstance(setting.value, dict):
-            title = f"[{_quoted(setting.name)}]"
-            output.line("\n" + _commented(title, comment, output))
+            output.line("\n" + _commented(f"[{setting.title}]", comment, output))
             for name, value in setting.value.items():
                 output.line(f"{name} = {_toml(value)}")
             continue
@@ -279,9 +280,7 @@ def _commented(line: str, comment: str, output: Terminal) -> str:
     return f"{line:<{COMMENT_AT}}  {output.paint(f'# {harmless(comment)}', style)}"
 
 
-def _quoted(name: str) -> str:
-    """Return a table's name, quoted where the person's part of it needs that."""
-    head, _, own = name.partition("kinds.") if name.startswith("resume.") else name.partition(".")
-    is_bare = own.replace("-", "").replace("_", "").isalnum() and own.isascii()
-    joint = "kinds." if name.startswith("resume.") else "."
-    return f"{head}{joint}{own if is_bare else json_text(own)}"
+def _key(own: str) -> str:
+    """Return a person's own name as a key, in quotes where it needs them."""
+    is_bare = own.isascii() and own.replace("-", "").replace("_", "").isalnum()
+    return own if is_bare else json_text(own)

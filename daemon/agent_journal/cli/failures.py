@@ -139,7 +139,9 @@ def failure_of(error: Exception, *, command: str, agent: str | None) -> Failure:
         case JournalError():
             return _journal_failure(error, command=command, agent=agent)
         case ConfigError():
-            return Failure(ExitCode.BAD_CONFIG, str(error), "agent-journald --help")
+            first, *more = str(error).splitlines()
+            what = f"{first} (and {len(more)} more)" if more else first
+            return Failure(ExitCode.BAD_CONFIG, what, "agent-journal config check")
         case PermissionError():
             hint = "ls -l on it; you may lack the journal's group"
             return Failure(ExitCode.FAILED, _os_message(error), hint)

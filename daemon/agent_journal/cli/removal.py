@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ..errors import ConfigError
 from .failures import CommandError, ExitCode, usage_error
 from .install_layout import Layout, below
 from .install_manifest import Manifest, digest_at
@@ -33,7 +34,7 @@ def removal_steps(arguments: argparse.Namespace) -> list[Step]:
             f"--purge deletes the journal in {below(root, layout.state)}, all that agents recorded",
             "agent-journal uninstall --purge --yes, or first agent-journal backup FILE",
         )
-    database = _database_of(layout, root)
+    database = _database_of(layout, root, is_needed=arguments.purge)
     removal = _Removal(layout, root)
     steps: list[Step] = []
     if arguments.root is None:
@@ -45,13 +46,23 @@ def removal_steps(arguments: argparse.Namespace) -> list[Step]:
     return [*steps, *_what_is_left(layout, root, database, is_purged=arguments.purge)]
 
 
-def _database_of(layout: Layout, root: Path) -> Path:
-    """Return where the journal is; that of another root is not looked for."""
+def _database_of(layout: Layout, root: Path, *, is_needed: bool) -> Path:
+    """Return where the journal is; that of another root is not looked for.
+
+    Raises:
+        ConfigError: the configuration does not say, and the journal is to be deleted.
+    """
+    default = below(root, layout.state / "journal.db")
     if root != Path("/"):
-        return below(root, layout.state / "journal.db")
+        return default
     from .closed_journal import database_in  # noqa: PLC0415 - the daemon's configuration
 
-    return database_in(layout)
+    try:
+        return database_in(layout)
+    except ConfigError:
+        if is_needed:
+            raise
+        return default  # a mistake in it is no reason to stay installed
 
 
 class _Removal:
