@@ -80,6 +80,12 @@ def test_a_refusal_ends_it(fake: FakeDaemon) -> None:
         run_load(fake.path, ["a"], load, lambda _seconds: None)
 
 
+def test_a_daemon_that_dies_ends_it() -> None:
+    load = Load(clients=4, in_flight=4, event_bytes=100, seconds=30.0)
+    with RunningDaemon() as daemon, pytest.raises(CommandError, match="closed a connection"):
+        run_load(daemon.socket, [*"abcd"], load, lambda at: daemon.kill() if at > 0.1 else None)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

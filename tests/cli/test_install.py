@@ -543,7 +543,6 @@ class TestUnits:
         for name in ("agent-journald.service", "user/agent-journald.service"):
             text = rendered(shipped(f"systemd/{name}").read_text("utf-8"), program)
             assert [one for one in text.splitlines() if one.startswith("ExecStart=")] == [line]
-            assert "Another place" not in text
 
     @BOTH
     def test_systemd_accepts_them(self, run: Run, root: Path, whose: str, tmp_path: Path) -> None:

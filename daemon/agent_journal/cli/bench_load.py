@@ -93,6 +93,8 @@ class _Client:
                 written = self.connection.send(self._unwritten)
             except BlockingIOError:
                 return
+            except ConnectionError:
+                raise _closed() from None
             self._unwritten = self._unwritten[written:]
 
     def read(self, times_ms: array[float]) -> int:
@@ -101,9 +103,12 @@ class _Client:
         Raises:
             CommandError: one was refused, or the daemon is gone.
         """
-        data = self.connection.recv(READ_BYTES)
+        try:
+            data = self.connection.recv(READ_BYTES)
+        except ConnectionError:
+            data = b""
         if not data:
-            raise CommandError("the daemon closed a connection", "its log says why")
+            raise _closed()
         now = self._clock.monotonic()
         if _REFUSED in data or _REFUSED in self._tail + data[: len(_REFUSED)]:
             raise CommandError(f"an append was refused: {_message(data)}", "agent-journal doctor")
@@ -112,6 +117,10 @@ class _Client:
         for _ in range(answered):
             times_ms.append((now - self._sent.popleft()) * 1000)
         return answered
+
+
+def _closed() -> CommandError:
+    return CommandError("the daemon closed a connection", "agent-journal doctor, and its log")
 
 
 def _message(data: bytes) -> str:

@@ -78,9 +78,7 @@ def files_of(layout: Layout, program: list[str]) -> Iterator[NewFile]:
 def rendered(unit: str, program: list[str]) -> str:
     """Return a unit that starts *program*."""
     line = f"ExecStart={' '.join(map(_quoted, program))}"
-    text = re.sub(r"(?m)^ExecStart=.*$", lambda _: line, unit)
-    # The advice above it is for who copies the unit by hand.
-    return re.sub(r"(?m)^# Another place: systemctl(?: --user)? edit, with.*\n", "", text)
+    return re.sub(r"(?m)^ExecStart=.*$", lambda _: line, unit)
 
 
 def _quoted(word: str) -> str:
