@@ -116,7 +116,7 @@ class Amendment:
                 head.created_at = self._now
         head.is_new = False
         head.submission = self._namespace.submitted + 1
-        change = AgentChange(0, head.record(), has_entry=has_entry, copy=copy)
+        change = head.change(has_entry=has_entry, copy=copy)
         await submit(self._context, head.uid, self._entries, [change])
 
     @property

@@ -170,7 +170,7 @@ class Recorder:
             if name == TERMINATED and head.attachment is not None:
                 self._context.owners.ending((head.uid, head.agent_id), head.epoch)
             _change(head, name, event)
-            run.changes.append(AgentChange(len(run.entries), head.record()))
+            run.changes.append(head.change(len(run.entries)))
         run.entries.append(
             NewEntry(head.number, sequence, timestamp, source.iteration, event, source.key)
         )

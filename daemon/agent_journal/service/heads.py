@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from ..clock import Clock
-from ..model import AgentId, Micros, Sequence, Uid
-from ..store.base import AgentRecord, Store
+from ..model import AgentId, AgentState, Micros, Sequence, Uid
+from ..store.base import AgentChange, AgentNumber, AgentRecord, Copy, Store
 
 HEADS_MAX: Final = 16_384
 KEYS_MAX: Final = 1024
@@ -31,6 +31,7 @@ class Head(AgentRecord):
 
     submission: int = 0  # the last one of its namespace that holds an entry of it
     is_new: bool = False  # nothing of it was queued yet, nor committed
+    queued_state: AgentState | None = None  # as the last change that was queued has it
     keys: dict[str, Sequence] = msgspec.field(default_factory=dict)  # used lately
     keys_before: dict[str, Sequence] = msgspec.field(default_factory=dict)  # and before these
     keys_before_submission: int = 0  # when that is committed, the store knows keys_before
@@ -39,6 +40,18 @@ class Head(AgentRecord):
     def record(self) -> AgentRecord:
         """Return what the store is to know of the agent from now on."""
         return AgentRecord(*[getattr(self, name) for name in _RECORD_FIELDS])
+
+    def change(
+        self,
+        index: int = 0,
+        *,
+        compacted: AgentNumber | None = None,
+        has_entry: bool = True,
+        copy: Copy | None = None,
+    ) -> AgentChange:
+        """Return the change that tells the store of it, to be queued."""
+        was, self.queued_state = self.queued_state, self.state
+        return AgentChange(index, self.record(), was, compacted, has_entry, copy)
 
 
 class Namespace:
@@ -150,4 +163,6 @@ def recent_key(head: Head, key: str) -> Sequence | None:
 
 
 def _head(record: AgentRecord) -> Head:
-    return Head(*[getattr(record, name) for name in _RECORD_FIELDS])
+    head = Head(*[getattr(record, name) for name in _RECORD_FIELDS])
+    head.queued_state = head.state
+    return head

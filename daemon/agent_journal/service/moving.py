@@ -30,7 +30,7 @@ from ..errors import (
 from ..lifecycle import is_terminal
 from ..model import AgentId, AgentState, Sequence, Uid
 from ..store.attachment import Attachment, attachment_text
-from ..store.base import AgentChange, AgentNumber, AgentRecord, Entry, NewEntry
+from ..store.base import AgentNumber, AgentRecord, Entry, NewEntry
 from ..wire import check_agent_id, check_key, id_prefix, micros_from, render_timestamp
 from ..wire_requests import Attach, CommandFields, Export, Import, ImportedAgent, ImportedEntry
 from .amending import head_of, settle, submit
@@ -259,7 +259,7 @@ async def _record(
     head.updated_at = new[-1].timestamp
     head.is_new = False
     head.submission = namespace.submitted + 1
-    changes = [AgentChange(0, head.record())] if begins or is_last else []
+    changes = [head.change()] if begins or is_last else []
     await submit(context, head.uid, new, changes)
 
 

@@ -35,7 +35,7 @@ from ..model import (
     Sequence,
     Uid,
 )
-from ..store.base import AgentChange, AgentRecord, Filter
+from ..store.base import AgentRecord, Filter
 from ..wire import (
     Compact,
     Describe,
@@ -229,8 +229,7 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     head.keys_before.clear()
     head.submission = namespace.submitted + 1
     head.updated_at = Micros(context.clock.wall_us())
-    left = head.record()
-    changes = [AgentChange(0, left, compacted=ended), AgentChange(0, left, has_entry=False)]
+    changes = [head.change(compacted=ended), head.change(has_entry=False)]
     await submit(context, uid, changes=changes)
     return {"removed": removed}
 

@@ -10,7 +10,7 @@ Every backend passes ``agent_journal.testing.store_contract``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +24,9 @@ from .attachment import Attachment
 # The identity of one history of an agent inside the store: compacting an agent
 # gives it a new one, so entries of the old history can never be taken for new.
 AgentNumber = NewType("AgentNumber", int)
+
+# How many agents a uid has in a state; those of which there are none may be left out.
+AgentCounts = Mapping[tuple[Uid, AgentState], int]
 
 
 class AgentRecord(msgspec.Struct):
@@ -90,6 +93,7 @@ class AgentChange(msgspec.Struct):
 
     index: int  # of the batch's entry that did it; a new agent's first position is there
     record: AgentRecord
+    was: AgentState | None  # its state before; none: there was no such agent
     compacted: AgentNumber | None = None
     has_entry: bool = True  # False: ``updated_at`` stays that of the newest entry
     copy: Copy | None = None
@@ -224,6 +228,18 @@ class Store(Protocol):
 
         In order of first position.  A slice: at most *limit*, or fewer; none is
         the end.
+        """
+        ...
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are; ``None`` until all were counted once."""
+        ...
+
+    async def count_agents(self) -> bool:
+        """Count a slice of the agents that were there before the store was opened.
+
+        False: all are counted, and from then on it is known without a look at them.
         """
         ...
 

@@ -25,6 +25,7 @@ from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
 from .backup import PageCopy
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
+from .census import Census
 from .checkpoints import SCRUB_PAGES, Checkpoints
 from .integrity import START_BYTES_MAX, SUMMED_SCHEMA
 from .log import Log
@@ -63,6 +64,7 @@ class Database:
         self.copy: PageCopy | None = None  # one that is being taken
         self.checkpoints = Checkpoints(connection.execute, path, descriptor)
         self.log = Log(self._query)
+        self.census = Census(self._query)
         self.seal = 0  # of the last row, when the database was opened
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -82,6 +84,7 @@ class Database:
         next_position = self._next_position()
         self._check_mark(next_position)
         self.checkpoints.position = next_position
+        self.census.begin(next_position)
         if self.has_base:
             self._make_names_durable()
             self._query("give_up_copies", next_position)
@@ -185,6 +188,7 @@ class Database:
                     self._settle(settling)
             for change in changes:
                 self._names.pop(change.compacted or change.record.number, None)
+            self.census.take(changes)
         self.checkpoints.position = next_position
         if self.checkpoints.is_void:
             self.checkpoints.mark_void_log()

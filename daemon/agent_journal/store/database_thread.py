@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import aiosqlite
 
 from ..errors import DamagedError, JournalError, StorageFailedError, StorageFullError
+from .base import AgentCounts
 from .cold import forget_cached
 from .database import Database
 from .integrity import START_BYTES_MAX, check_before_open, damage, make_void
@@ -116,6 +117,15 @@ class DatabaseThread:
         self._is_whole = False
         self._damage = damage(self._path, error)
         return self._damage
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are; ``None`` until all were counted once."""
+        return self._database.census.counts
+
+    async def count_agents(self) -> bool:
+        """Count a slice of the agents that there were; False: all are counted."""
+        return await self._call(self._database.census.count_slice)
 
     async def checkpoint(self) -> None:
         """Empty the WAL into the database, at a clean stop."""

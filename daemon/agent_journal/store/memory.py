@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence as Seq
 
 from msgspec.structs import replace
 
 from ..model import AgentId, AgentState, Position, Sequence, Uid
-from .base import AgentChange, AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
+from .base import (
+    AgentChange,
+    AgentCounts,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    Copy,
+    Entry,
+    Filter,
+    Scan,
+)
 from .records import is_wanted
 
 
@@ -213,6 +223,15 @@ class MemoryStore:
         ]
         found.sort(key=lambda record: record.first_position)
         return [replace(record) for record in found[:limit]]
+
+    @property
+    def agent_counts(self) -> AgentCounts:
+        """How many agents there are."""
+        return Counter((record.uid, record.state) for record in self._agents.values())
+
+    async def count_agents(self) -> bool:
+        """Do nothing: they are at hand."""
+        return False
 
     @property
     def is_maintenance_due(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..errors import DamagedError
-from .base import AgentNumber
+from .base import AgentCounts, AgentNumber
 
 
 class RefusingStore:
@@ -26,6 +26,15 @@ class RefusingStore:
 
     commit = load = find_key = read = read_keyed = scan = _refuse
     position_of_last = agents = agents_named = unfinished = _refuse
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """Tell nothing: who knows what is there."""
+        return None
+
+    async def count_agents(self) -> bool:
+        """Count nothing."""
+        return False
 
     @property
     def is_maintenance_due(self) -> bool:

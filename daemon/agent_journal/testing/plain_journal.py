@@ -14,6 +14,7 @@ before it began.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,9 +104,10 @@ class PlainJournal:
         agent = self._touch(name, kind, micros, index)
         record = agent.record
         if is_new or state is not record.state:
+            was = None if is_new else record.state
             record.state, record.reason = state, reason
             change = replace(record, updated_at=micros)
-            self._batch.changes.append(AgentChange(index, change))
+            self._batch.changes.append(AgentChange(index, change, was))
         sequence = Sequence(len(agent.entries))
         self._batch.entries.append(NewEntry(record.number, sequence, micros, iteration, event, key))
         entry = Entry(record.number, sequence, Position(-1), micros, iteration, event)
@@ -137,7 +139,9 @@ class PlainJournal:
         agent.entries.clear()
         agent.keys.clear()
         self._placed = [(entry, at) for entry, at in self._placed if entry.number != ended]
-        self._batch.changes.append(AgentChange(index, replace(record), compacted=ended))
+        self._batch.changes.append(
+            AgentChange(index, replace(record), record.state, compacted=ended)
+        )
         return removed
 
     def attach(
@@ -151,10 +155,10 @@ class PlainJournal:
         """Put a change into the batch that no entry tells of."""
         index = len(self._batch.entries)
         record = self._touch((uid, AgentId(agent_id)), None, Micros(0), index).record
-        record.attachment, record.state = attachment, state
+        was, record.attachment, record.state = record.state, attachment, state
         record.epoch += 1
         told = replace(record, updated_at=Micros(self._tick()))  # which is not to be believed
-        self._batch.changes.append(AgentChange(index, told, has_entry=False))
+        self._batch.changes.append(AgentChange(index, told, was, has_entry=False))
 
     # Copying
 
@@ -180,7 +184,7 @@ class PlainJournal:
 
     def _change_copy(self, copy: PlainCopy, step: Copy) -> None:
         record = AgentRecord(copy.uid, AgentId("nobody"), copy.number)
-        self._batch.changes.append(AgentChange(len(self._batch.entries), record, copy=step))
+        self._batch.changes.append(AgentChange(len(self._batch.entries), record, None, copy=step))
 
     def adopt(self, copy: PlainCopy, agent_id: str, attachment: Attachment | None = None) -> None:
         """Put an agent into the batch that begins with *copy*."""
@@ -191,7 +195,7 @@ class PlainJournal:
         record.next_sequence = Sequence(len(copy.entries))
         self._draft[name] = PlainAgent(record, copy.entries)
         self._born.append((record, index))
-        self._batch.changes.append(AgentChange(index, replace(record), copy=Copy.ADOPTED))
+        self._batch.changes.append(AgentChange(index, replace(record), None, copy=Copy.ADOPTED))
         iteration = max((entry.iteration for entry in copy.entries), default=0)
         self.add(
             agent_id,
@@ -277,6 +281,7 @@ class PlainJournal:
         assert await list_all(self.store, limit=page) == by_position
         assert await list_all(self.store, limit=page, newest=True) == by_position[::-1]
         await self._check_names(page)
+        await self._check_counts(known)
         assert await list_unfinished(self.store, limit=page) == [
             record
             for record in sorted(known, key=lambda record: record.first_position)
@@ -289,6 +294,14 @@ class PlainJournal:
         positions = [entry.position for _, entry in found]
         assert positions == sorted(set(positions))
         assert not positions or positions[-1] < self.next_position
+
+    async def _check_counts(self, known: list[AgentRecord]) -> None:
+        """Have all agents counted, and compare with what there is."""
+        while await self.store.count_agents():
+            pass
+        counts = self.store.agent_counts
+        assert counts is not None
+        assert +Counter(counts) == Counter((record.uid, record.state) for record in known)
 
     async def _check_names(self, page: int) -> None:
         """Look for each beginning of the ids there are, and for one that is an id's successor."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence as Seq
 
 from ..errors import JournalError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Sequence, Uid
-from ..store.base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan, Store
+from ..store.base import AgentCounts, AgentNumber, AgentRecord, Batch, Entry, Filter, Scan, Store
 
 
 class _Wrapper:
@@ -103,6 +103,15 @@ class _Wrapper:
         """Return agents that have an attachment."""
         await self._pass("unfinished")
         return await self.store.unfinished(after=after, limit=limit)
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are, as the wrapped store knows."""
+        return self.store.agent_counts
+
+    async def count_agents(self) -> bool:
+        """Count some agents of the wrapped store."""
+        return await self.store.count_agents()
 
     @property
     def is_maintenance_due(self) -> bool:

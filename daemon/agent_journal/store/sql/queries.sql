@@ -129,6 +129,18 @@ SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
 FROM agents INDEXED BY agents_attached
 WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
 
+--: next_to_count
+-- The first agent behind a place in the index, of those that began before a position.
+SELECT state, uid, first_position FROM agents INDEXED BY agents_by_state
+WHERE (state, uid, first_position) > (?, ?, ?) AND first_position < ?
+ORDER BY state, uid, first_position LIMIT 1
+
+--: count_agents
+SELECT count(*), max(first_position) FROM (
+    SELECT first_position FROM agents INDEXED BY agents_by_state
+    WHERE state = ? AND uid = ? AND first_position >= ? AND first_position < ?
+    ORDER BY first_position LIMIT ?)
+
 --: settled_sequence
 SELECT next_sequence FROM agents WHERE number = ?
 
