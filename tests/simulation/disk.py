@@ -16,7 +16,15 @@ from dataclasses import dataclass
 
 from agent_journal.errors import StorageFailedError, StorageFullError
 from agent_journal.model import AgentId, AgentState, Position, Sequence, Uid
-from agent_journal.store.base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+from agent_journal.store.base import (
+    AgentCounts,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    Entry,
+    Filter,
+    Scan,
+)
 from agent_journal.store.memory import MemoryStore
 from agent_journal.testing.virtual_loop import VirtualLoop, VirtualProcess
 
@@ -92,6 +100,15 @@ class SimulatedStore:
     def new_number(self) -> AgentNumber:
         """Return a number that no history ever had."""
         return self._disk.store.new_number()
+
+    @property
+    def agent_counts(self) -> AgentCounts:
+        """Tell what is durable."""
+        return self._disk.store.agent_counts
+
+    async def count_agents(self) -> bool:
+        """Do nothing: they are counted."""
+        return False
 
     def commit(self, batch: Batch) -> Awaitable[Position]:
         """Record *batch*, if the weather lets it."""

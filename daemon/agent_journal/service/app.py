@@ -34,6 +34,7 @@ from .committer import Committer
 from .config import Config
 from .config_watch import ConfigReloader, watch
 from .context import Context
+from .counting import count_agents
 from .heads import Heads
 from .launchers import Launchers
 from .metrics import Metrics
@@ -210,9 +211,11 @@ class App:
                 supervisor.begin(tasks)
                 burial = tasks.create_task(bury(context, supervisor, lost))
                 scrubber = tasks.create_task(self._scrub(context))
+                counter = tasks.create_task(count_agents(context))
                 await stop.wait()
                 self._notifier.stopping("answering what is queued")
                 scrubber.cancel()
+                counter.cancel()
                 burial.cancel()
                 supervisor.close()
                 server.stop()

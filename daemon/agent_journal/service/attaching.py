@@ -94,6 +94,7 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     except Exception:
         context.owners.put_back(name, granted["epoch"], before)
         raise
+    context.metrics.attached(is_resumed=is_resumed)
     context.resumer.attached(*name)
     return {**granted, "state": AgentState.RUNNING.value, "resumed": is_resumed}
 
@@ -181,6 +182,7 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
     known = head.attachment or NOTHING
     head.attachment = replace(known, owner=None, wake_at=wake_at, wait_for=wait_for)
     await amendment.commit()
+    context.metrics.attempts_ended["detached"] += 1
     context.owners.release((uid, agent_id), request.epoch)
     if wake_at is not None and wake_at <= context.now:
         context.resumer.woken(uid, agent_id)
@@ -236,6 +238,7 @@ async def record_launch(
     )
     attempt = head.attempts
     await amendment.commit()
+    context.metrics.attempts_launched += 1
     return attempt
 
 
@@ -290,6 +293,8 @@ async def record_end(  # noqa: PLR0913 - what there is to say of an end
     )
     epoch, state = head.epoch, head.state
     await amendment.commit()
+    context.metrics.attempts_ended[how] += is_running
+    context.metrics.parks += is_parked
     context.owners.release((uid, agent_id), epoch)
     if is_parked:
         context.resumer.finished(uid, agent_id)
@@ -314,6 +319,7 @@ async def park(
     amendment.record(parked(reason, stderr))
     head.reason = reason or None
     await amendment.commit()
+    context.metrics.parks += 1
     context.resumer.finished(uid, agent_id)
     return True
 
@@ -367,6 +373,7 @@ async def record_loss(context: Context, uid: Uid, agent_id: AgentId, epoch: int)
     head.attachment = replace(head.attachment, owner=None)
     state = head.state
     await amendment.commit()
+    context.metrics.attempts_ended["lost"] += 1
     context.owners.release((uid, agent_id), epoch)
     if state is AgentState.INTERRUPTED:
         context.resumer.interrupted(uid, agent_id)

@@ -104,6 +104,11 @@ class Committer:
         """How many entries wait to be committed."""
         return self._queued_entries
 
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the disk had no room when something was last to be committed."""
+        return self._is_full
+
     def submit(self, uid: Uid, submission: Submission) -> None:
         """Queue *submission*; its waiter is told when it is durable or refused."""
         if self._is_closing:

@@ -7,8 +7,6 @@ What goes on for long goes on in slices, and the store lets commits in between.
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -42,7 +40,6 @@ from ..wire import (
     EntryRenderer,
     Hello,
     Read,
-    Stats,
     Tail,
     check_agent_id,
     id_prefix,
@@ -53,7 +50,6 @@ from .amending import head_of, submit
 from .context import Context, Sink
 from .description import shown
 from .peer import Peer
-from .scrubbing import scrub_figures
 
 AGENTS_MAX: Final = 1000
 TAIL_SLICE_ENTRIES: Final = 1000
@@ -232,44 +228,6 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     changes = [head.change(compacted=ended), head.change(has_entry=False)]
     await submit(context, uid, changes=changes)
     return {"removed": removed}
-
-
-def stats(caller: Caller, request: Stats) -> dict[str, object]:
-    """Give counters and gauges: the caller's own, and to an administrator the host's as well.
-
-    The host's would tell anybody the size of each event of another, and how often
-    he is refused.
-    """
-    uid = caller.namespaces(request.uid) if request.uid is not None else caller.peer.uid
-    context = caller.context
-    metrics, admission = context.metrics, context.admission
-    shown = [account for owner, account in admission.accounts.items() if uid in (None, owner)]
-    commit = metrics.commit_seconds
-    own: dict[str, object] = {
-        "version": __version__,
-        "sqlite_version": sqlite3.sqlite_version,
-        "pid": os.getpid(),
-        "uptime_seconds": round(context.clock.monotonic() - metrics.started, 3),
-        "connections": sum(account.connections for account in shown),
-        "bytes_in_flight": sum(account.bytes_in_flight for account in shown),
-        "commit_ms_p50": round(commit.quantile(0.5) * 1000, 3),
-        "commit_ms_p99": round(commit.quantile(0.99) * 1000, 3),
-        "commit_ms_max": round(commit.max_seconds * 1000, 3),
-    }
-    if not caller.is_admin:
-        return own
-    return own | {
-        "connections_accepted": metrics.connections_accepted,
-        "connections_refused": metrics.connections_refused,
-        "queued_entries": context.committer.queued_entries,
-        "entries_committed": metrics.entries,
-        "bytes_committed": metrics.entry_bytes,
-        "commits": metrics.commits,
-        "batch_entries_mean": round(metrics.entries / max(metrics.commits, 1), 2),
-        "batch_entries_max": metrics.batch_entries_max,
-        "refused": dict(metrics.refused),
-        **scrub_figures(context.store),
-    }
 
 
 async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ from ..wire import (
     ok_reply,
 )
 from ..wire_requests import HoldingRequest, KeepingRequest
-from . import keeping, listing, operations
+from . import figures, keeping, listing, operations
 from .appending import Recorder
 from .committer import shutting_down
 from .context import Context, Sink
@@ -349,7 +349,7 @@ class Session:
             case Compact():
                 self._say(ok_reply(request.id, await operations.compact(caller, request)))
             case Stats():
-                self._say(ok_reply(request.id, operations.stats(caller, request)))
+                self._say(ok_reply(request.id, figures.stats(caller, request)))
             case Tail():
                 await operations.tail(caller, request, self._begin_stream)
             case Close():

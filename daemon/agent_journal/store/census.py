@@ -26,7 +26,7 @@ from typing import Final
 from ..model import SEQUENCE_MAX, AgentState, Uid
 from .base import AgentChange, AgentCounts, AgentRecord, Copy
 
-SLICE_AGENTS: Final = 10_000  # about a millisecond
+SLICE_AGENTS: Final = 4096  # about a millisecond
 SLICE_GROUPS: Final = 100  # of a uid in a state, where each has few
 
 _NOT_AGENTS: Final = frozenset({Copy.BEGUN, Copy.GIVEN_UP})

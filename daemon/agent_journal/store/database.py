@@ -27,6 +27,7 @@ from .backup import PageCopy
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
 from .census import Census
 from .checkpoints import SCRUB_PAGES, Checkpoints
+from .figures import StoreFigures
 from .integrity import START_BYTES_MAX, SUMMED_SCHEMA
 from .log import Log
 from .opening import migrate, page_count, set_up
@@ -65,6 +66,7 @@ class Database:
         self.checkpoints = Checkpoints(connection.execute, path, descriptor)
         self.log = Log(self._query)
         self.census = Census(self._query)
+        self.figures = StoreFigures()
         self.seal = 0  # of the last row, when the database was opened
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -169,6 +171,7 @@ class Database:
         settling: Slice | None,
     ) -> None:
         """Commit a batch: *rows* for the log, what changes of agents, a slice of the index."""
+        started = perf_counter()
         if not changes and settling is None and len(rows) <= ROWS_PER_STATEMENT:
             # In autocommit a statement is a transaction of its own: it runs without
             # the interpreter's lock from its first insertion to its fsync.
@@ -192,6 +195,7 @@ class Database:
         self.checkpoints.position = next_position
         if self.checkpoints.is_void:
             self.checkpoints.mark_void_log()
+        self.figures.write_seconds.observe(perf_counter() - started)
 
     def _insert(self, rows: list[Row]) -> None:
         self._put("insert_rows", rows, ROWS_PER_STATEMENT)
@@ -485,7 +489,9 @@ class Database:
         """Copy the WAL into the database; nobody else can be in the way."""
         if self.copy is not None and not self.copy.note():
             self.copy = None
+        started = perf_counter()
         if mode == "TRUNCATE":
             self.checkpoints.truncate()
         else:
             self.checkpoints.passive()
+        self.figures.checkpoint_seconds.observe(perf_counter() - started)

@@ -20,6 +20,7 @@ from ..errors import DamagedError, JournalError, StorageFailedError, StorageFull
 from .base import AgentCounts
 from .cold import forget_cached
 from .database import Database
+from .figures import StoreFigures
 from .integrity import START_BYTES_MAX, check_before_open, damage, make_void
 from .opening import log_bytes, never_close
 
@@ -116,6 +117,21 @@ class DatabaseThread:
             return StorageFailedError(f"{self._path}: {error}")
         self._is_whole = False
         self._damage = damage(self._path, error)
+        return self._damage
+
+    @property
+    def path(self) -> Path:
+        """Where the journal's file is."""
+        return self._path
+
+    @property
+    def figures(self) -> StoreFigures:
+        """How long it took what was done."""
+        return self._database.figures
+
+    @property
+    def damage(self) -> DamagedError | None:
+        """What was found wrong with the journal, of which nothing is served then."""
         return self._damage
 
     @property

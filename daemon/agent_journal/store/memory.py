@@ -31,6 +31,7 @@ class MemoryStore:
         self._log: list[Entry | None] = []
         self._places: dict[int, list[int]] = {}
         self._keys: dict[tuple[int, str], Sequence] = {}
+        self._counts: Counter[tuple[Uid, AgentState]] = Counter()
         self._numbers = 0
 
     async def open(self) -> None:
@@ -73,6 +74,11 @@ class MemoryStore:
         return Position(base)
 
     def _change(self, change: AgentChange, position: int) -> None:
+        record = change.record
+        if change.copy in (None, Copy.ADOPTED) and change.was is not record.state:
+            if change.was is not None:
+                self._counts[record.uid, change.was] -= 1
+            self._counts[record.uid, record.state] += 1
         if change.compacted is not None:
             self._compact(change.compacted, change.record)
         elif change.copy is Copy.GIVEN_UP:
@@ -227,7 +233,7 @@ class MemoryStore:
     @property
     def agent_counts(self) -> AgentCounts:
         """How many agents there are."""
-        return Counter((record.uid, record.state) for record in self._agents.values())
+        return dict(self._counts)
 
     async def count_agents(self) -> bool:
         """Do nothing: they are at hand."""

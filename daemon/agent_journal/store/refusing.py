@@ -12,7 +12,7 @@ class RefusingStore:
     """Raises the error that was found at every request, until a person decides."""
 
     def __init__(self, error: DamagedError) -> None:
-        self._error = error
+        self._error = self.damage = error
 
     async def open(self) -> None:
         """Do nothing: what there was to open was found damaged."""
