@@ -30,6 +30,7 @@ ASK_ALL_THE_SAME = {
     "wire_requests.py": "has a datetime for a timestamp",
     "wire.py": "renders and reads timestamps, never asks for one",
     "store/database.py": "bounds slices of reading, and times writes; nothing recorded shows it",
+    "service/exposition.py": "reads a timestamp, never asks for one",
     "client/_encoding.py": "reads and renders timestamps, never asks for one",
     "client/_results.py": "has a datetime for a timestamp",
     "testing/daemon.py": "waits for a real process",

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, str]] = {
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
+    "metrics": "print them for Prometheus",
 }
 
 # A module can't be called as the language's own words are.
