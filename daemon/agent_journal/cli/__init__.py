@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, str]] = {
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
+    "top": "watch what the daemon is doing, live",
     "metrics": "print them for Prometheus",
 }
 
