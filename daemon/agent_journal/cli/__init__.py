@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ls": "list your agents, the newest first (also: agents)",
     "read": "show what an agent recorded",
     "show": "show an agent's story: attempts, steps, what was replayed",
+    "trace": "export an agent's story as OpenTelemetry spans",
     "why": "say why an agent is not running, and what to do",
     "describe": "show what is known of one agent",
     "signal": "send an agent a signal that it waits for",
@@ -50,7 +51,7 @@ COMMANDS: Final[dict[str, str]] = {
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
-    "top": "watch what the daemon is doing, live",
+    "top": "watch what the daemon is doing, live (q ends it)",
     "metrics": "print them for Prometheus",
 }
 
