@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent_journal.errors import ERRORS
-from agent_journal.service.attaching import How
+from agent_journal.service.daemon_events import How
 from agent_journal.service.exposition import FAMILIES, HOWS, PREFIX, exposition
 from agent_journal.store.figures import Histogram
 

@@ -14,7 +14,7 @@ notices is recorded by ``keep_owners``.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -34,14 +34,12 @@ from ..wire import check_agent_id, micros_from
 from ..wire_requests import Attach, Detach
 from .amending import Amendment, head_of, settle
 from .context import Context
-from .daemon_events import attempt_ended, attempt_started, parked
+from .daemon_events import How, attempt_started, parked
 from .heads import Head
 from .launch_command import launch_means
 from .operations import Caller
 from .owners import Hold, Loss
 from .waiting import has_signal_behind
-
-How = Literal["exited", "signalled", "lost", "detached", "replaced", "launch_failed"]
 
 RETRY_SECONDS: Final = 1.0  # between tries to record a loss on a full disk
 
@@ -148,7 +146,7 @@ def _end_attempt_before(context: Context, amendment: Amendment, head: Head) -> N
         head.attempts, head.attachment = 0, None
     elif head.attachment and head.attachment.owner and head.state is AgentState.RUNNING:
         is_alive = context.owners.holder((head.uid, head.agent_id)) is not None
-        amendment.record(attempt_ended(head.attempts, "replaced" if is_alive else "lost"))
+        amendment.end_attempt(head.attempts, "replaced" if is_alive else "lost")
 
 
 async def detach(caller: Caller, request: Detach) -> dict[str, object]:
@@ -178,11 +176,10 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
         return {"state": AgentState.WAITING.value}
     amendment = Amendment(context, head)
     amendment.advance(Change.DETACHED)
-    amendment.record(attempt_ended(head.attempts, "detached"))
+    amendment.end_attempt(head.attempts, "detached")
     known = head.attachment or NOTHING
     head.attachment = replace(known, owner=None, wake_at=wake_at, wait_for=wait_for)
     await amendment.commit()
-    context.metrics.attempts_ended["detached"] += 1
     context.owners.release((uid, agent_id), request.epoch)
     if wake_at is not None and wake_at <= context.now:
         context.resumer.woken(uid, agent_id)
@@ -279,8 +276,7 @@ async def record_end(  # noqa: PLR0913 - what there is to say of an end
     amendment = Amendment(context, head)
     if is_running:
         amendment.advance(Change.LOST)
-        ended = attempt_ended(attempt, how, exit_code=exit_code, signal=signal, stderr=stderr)
-        amendment.record(ended)
+        amendment.end_attempt(attempt, how, exit_code=exit_code, signal=signal, stderr=stderr)
     if is_parked:
         amendment.advance(Change.PARKED)
         amendment.record(parked(park_reason, stderr))
@@ -293,7 +289,6 @@ async def record_end(  # noqa: PLR0913 - what there is to say of an end
     )
     epoch, state = head.epoch, head.state
     await amendment.commit()
-    context.metrics.attempts_ended[how] += is_running
     context.metrics.parks += is_parked
     context.owners.release((uid, agent_id), epoch)
     if is_parked:
@@ -369,11 +364,10 @@ async def record_loss(context: Context, uid: Uid, agent_id: AgentId, epoch: int)
         return False
     amendment = Amendment(context, head)
     amendment.advance(Change.LOST)
-    amendment.record(attempt_ended(head.attempts, "lost"))
+    amendment.end_attempt(head.attempts, "lost")
     head.attachment = replace(head.attachment, owner=None)
     state = head.state
     await amendment.commit()
-    context.metrics.attempts_ended["lost"] += 1
     context.owners.release((uid, agent_id), epoch)
     if state is AgentState.INTERRUPTED:
         context.resumer.interrupted(uid, agent_id)

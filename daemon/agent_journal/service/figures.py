@@ -18,7 +18,7 @@ import resource
 import sqlite3
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .. import __version__
 from ..model import AgentState, Uid
@@ -40,7 +40,7 @@ def stats(caller: Caller, request: Stats) -> dict[str, object]:
     return own | _host_figures(caller.context) if caller.is_admin else own
 
 
-def all_figures(caller: Caller) -> dict[str, object]:
+def all_figures(caller: Caller) -> dict[str, Any]:
     """Return the figures of everything that the caller may see."""
     return stats(caller, Stats(uid=EVERYONE if caller.is_admin else None))
 

@@ -30,7 +30,7 @@ from ..wire_requests import (
 from . import attaching
 from .amending import Amendment, head_of, settle
 from .context import Context
-from .daemon_events import attempt_ended, decided, event, signalled
+from .daemon_events import decided, event, signalled
 from .forking import fork
 from .heads import Head, recent_key
 from .operations import Caller
@@ -212,7 +212,7 @@ async def resume(caller: Caller, request: Resume) -> dict[str, object]:
         change = _unparking(context, head)
         if change is Change.UNPARKED and head.attachment is not None and head.attachment.owner:
             # Its owner is gone, and whoever would record that comes too late.
-            amendment.record(attempt_ended(head.attempts, "lost"))
+            amendment.end_attempt(head.attempts, "lost")
             head.attachment = replace(head.attachment, owner=None)
         amendment.advance(change)
         amendment.record(event("Unparked", {"reason": request.reason}))
