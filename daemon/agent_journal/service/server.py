@@ -38,7 +38,7 @@ class Connection(asyncio.BufferedProtocol):
         self._receive: Callable[[bytes], None] = self._look_at_begin
         self._begin = b""  # as long as it may be that of HTTP, or of a request
         self._scrape: HttpRequest | None = None
-        self._caller: Caller
+        self._peer: Peer
         self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,7 +56,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._session = self._server.begin(peer, self)
-        self._caller = Caller(self._server.context, peer, self)
+        self._peer = peer
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         """Lend the server's buffer: it is read into, and handed on, in one go."""
@@ -109,12 +109,13 @@ class Connection(asyncio.BufferedProtocol):
             self._answer(self._scrape.refuse())
 
     def _answer(self, answer: bytes) -> None:
-        self._transport.write(answer)
-        self._transport.close()
+        self.write(answer)
+        self.close()
 
     def _page(self) -> tuple[str, str]:
         """Return what a scrape is for, as far as whoever asks may see it."""
-        return exposition(all_figures(self._caller)), CONTENT_TYPE
+        caller = Caller(self._server.context, self._peer, self)
+        return exposition(all_figures(caller)), CONTENT_TYPE
 
     def _watch_for_the_end(self) -> None:
         """Find out that a client that sends nothing more has left a stream.
