@@ -26,10 +26,17 @@ GET = b"GET /metrics HTTP/1.1\r\nHost: j\r\n\r\n"
 MIB = 1 << 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
+    """Return a daemon of all tests that leave it as it was."""
     with RunningDaemon(config=OPEN) as running:
         running.directory.chmod(0o711)
+        yield running
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[RunningDaemon]:
+    with RunningDaemon() as running:
         yield running
 
 
@@ -64,39 +71,39 @@ def value(families: dict[str, Any], name: str, **labels: str) -> float:
     return float(found)
 
 
-def test_a_scrape_tells_what_was_done(daemon: RunningDaemon) -> None:
+def test_a_scrape_tells_what_was_done(own_daemon: RunningDaemon) -> None:
     """Every family there is, with figures that are those of ``stats``."""
     for number in range(3):
-        assert daemon.request(noted(str(number)))["ok"]
-    daemon.request(noted(agent_id="b", expected_sequence=7))
+        assert own_daemon.request(noted(str(number)))["ok"]
+    own_daemon.request(noted(agent_id="b", expected_sequence=7))
     event = {"Terminated": {"reason": "Completed"}}
-    daemon.request({"op": "append", "agent_id": "c", "event": event})
+    own_daemon.request({"op": "append", "agent_id": "c", "event": event})
     names = {PREFIX + family.name.removesuffix("_total") for family in FAMILIES}
-    wait_until(lambda: names <= {*scraped(daemon.socket)}, "all were counted, and scrubbed")
-    with daemon.connect():
-        families = scraped(daemon.socket)
+    wait_until(lambda: names <= {*scraped(own_daemon.socket)}, "all were counted, and scrubbed")
+    with own_daemon.connect():
+        families = scraped(own_daemon.socket)
     assert value(families, "committed_entries") == 4
     assert value(families, "refused", code="sequence_conflict") == 1
     assert value(families, "agents", state="running") == 1
     assert value(families, "agents", state="completed") == 1
     assert value(families, "connections", uid=str(os.geteuid())) == 2
     assert value(families, "damaged") == value(families, "storage_full") == 0
-    assert value(families, "database_bytes") == daemon.database.stat().st_size
+    assert value(families, "database_bytes") == own_daemon.database.stat().st_size
     assert 1 <= value(families, "open_fds") < value(families, "max_fds")
     assert 5 * MIB < value(families, "resident_memory_bytes") < 500 * MIB
     counted = {s.name: s.value for s in families[PREFIX + "commit_seconds"].samples}
     assert counted[PREFIX + "commit_seconds_count"] == value(families, "commits") == 4
 
 
-def test_agents_are_counted_again_after_a_restart(daemon: RunningDaemon) -> None:
+def test_agents_are_counted_again_after_a_restart(own_daemon: RunningDaemon) -> None:
     for number in range(40):
-        daemon.request(noted(agent_id=f"a-{number}"))
-    daemon.request({"op": "park", "agent_id": "a-7"})
-    daemon.kill()
-    daemon.start()
-    wait_until(lambda: stats(daemon)["agents"] is not None, "the agents were counted")
-    daemon.request({"op": "park", "agent_id": "a-8"})
-    families = scraped(daemon.socket)
+        own_daemon.request(noted(agent_id=f"a-{number}"))
+    own_daemon.request({"op": "park", "agent_id": "a-7"})
+    own_daemon.kill()
+    own_daemon.start()
+    wait_until(lambda: stats(own_daemon)["agents"] is not None, "the agents were counted")
+    own_daemon.request({"op": "park", "agent_id": "a-8"})
+    families = scraped(own_daemon.socket)
     assert value(families, "agents", state="running") == 38
     assert value(families, "agents", state="parked") == 2
     assert value(families, "parks") == 1, "since the daemon's start"
@@ -214,14 +221,14 @@ def test_heads_that_do_not_end_have_the_budget_of_lines_that_do_not() -> None:
         )
 
 
-def test_a_damaged_journal_is_told_of(daemon: RunningDaemon) -> None:
+def test_a_damaged_journal_is_told_of(own_daemon: RunningDaemon) -> None:
     """What says that something is wrong is there when something is wrong."""
-    daemon.request(noted())
-    daemon.stop()
-    with daemon.database.open("r+b") as file:
+    own_daemon.request(noted())
+    own_daemon.stop()
+    with own_daemon.database.open("r+b") as file:
         file.seek(0)
         file.write(b"x" * 100)
-    daemon.start()
-    families = scraped(daemon.socket)
+    own_daemon.start()
+    families = scraped(own_daemon.socket)
     assert value(families, "damaged") == 1
     assert PREFIX + "agents" not in families
