@@ -26,10 +26,12 @@ from ..model import Sequence as SequenceNumber
 from .backup import PageCopy
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
 from .checkpoints import SCRUB_PAGES, Checkpoints
+from .ended import Ended
 from .integrity import START_BYTES_MAX, SUMMED_SCHEMA
 from .log import Log
 from .opening import migrate, page_count, set_up
 from .records import agent_values, changed_values, checksum_of, is_wanted, record_from
+from .room import Room
 from .rows import ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .self_check import CheckedRows, check_rows
@@ -63,6 +65,8 @@ class Database:
         self.copy: PageCopy | None = None  # one that is being taken
         self.checkpoints = Checkpoints(connection.execute, path, descriptor)
         self.log = Log(self._query)
+        self.ended = Ended(self._query)
+        self.room = Room(connection.execute, path, self._transaction)
         self.seal = 0  # of the last row, when the database was opened
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -207,6 +211,8 @@ class Database:
         record = change.record
         if change.compacted is not None:
             self._compact(change.compacted, record, next_position)
+        elif change.is_removed:
+            self.ended.remove(record, next_position)
         elif change.copy is Copy.BEGUN:
             self._query("begin_copy", record.number)
         elif change.copy is Copy.GIVEN_UP:
@@ -476,6 +482,12 @@ class Database:
     def check_rows(self, from_position: int) -> CheckedRows:
         """Hold some rows of the log against the index and the keys."""
         return check_rows(self._query, self.log, from_position, self._mark("settled_position"))
+
+    def finish_wipe(self) -> None:
+        """Have nothing be left of deleted rows: in the file, in the WAL, or in memory."""
+        self.checkpoint("TRUNCATE")
+        self.checkpoints.finish_wipe()
+        self._make_names_durable()
 
     def checkpoint(self, mode: str) -> None:
         """Copy the WAL into the database; nobody else can be in the way."""

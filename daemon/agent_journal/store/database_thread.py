@@ -62,7 +62,7 @@ class DatabaseThread:
             forget_cached(self._path)
             make_void(check_before_open(self._path, bytes_max=START_BYTES_MAX))
             # Before SQLite does, and closed after it: closing it drops SQLite's locks.
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             return sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
         except (sqlite3.Error, OSError) as error:
             raise StorageFailedError(f"{self._path} could not be opened: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..errors import DamagedError
+from ..model import Uid
 from .base import AgentNumber
 
 
@@ -26,6 +27,11 @@ class RefusingStore:
 
     commit = load = find_key = read = read_keyed = scan = _refuse
     position_of_last = agents = agents_named = unfinished = _refuse
+    ended_groups = ended = count_ended = is_swept = erase = space = _refuse
+
+    def epoch_floor(self, uid: Uid) -> int:  # noqa: ARG002 - Store's
+        """Say none: no epoch is granted."""
+        return 0
 
     @property
     def is_maintenance_due(self) -> bool:

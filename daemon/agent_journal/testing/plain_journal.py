@@ -77,6 +77,7 @@ class PlainJournal:
         """Begin a batch; what was not committed of the last one is dropped."""
         self._batch = Batch()
         self._draft: dict[Name, PlainAgent] = {}
+        self._removed: set[Name] = set()
         self._placed: list[tuple[Entry, int]] = []
         self._born: list[tuple[AgentRecord, int]] = []
 
@@ -99,7 +100,7 @@ class PlainJournal:
         index = len(self._batch.entries)
         micros = Micros(self._tick() if timestamp is None else timestamp)
         name = uid, AgentId(agent_id)
-        is_new = name not in self.agents and name not in self._draft
+        is_new = not self._is_known(name)
         agent = self._touch(name, kind, micros, index)
         record = agent.record
         if is_new or state is not record.state:
@@ -139,6 +140,18 @@ class PlainJournal:
         self._placed = [(entry, at) for entry, at in self._placed if entry.number != ended]
         self._batch.changes.append(AgentChange(index, replace(record), compacted=ended))
         return removed
+
+    def remove(self, agent_id: str, *, uid: Uid = OWNER) -> None:
+        """Put an agent's removal into the batch."""
+        name = uid, AgentId(agent_id)
+        index = len(self._batch.entries)
+        record = self._touch(name, None, Micros(0), index).record
+        self._batch.changes.append(AgentChange(index, replace(record), is_removed=True))
+        del self._draft[name]
+        self._removed.add(name)
+        self._born = [(born, at) for born, at in self._born if born is not record]
+        number = record.number
+        self._placed = [(entry, at) for entry, at in self._placed if entry.number != number]
 
     def attach(
         self,
@@ -205,6 +218,7 @@ class PlainJournal:
     async def commit(self) -> Position:
         """Commit the batch; keep house for a slice where that is due, as the committer does."""
         batch, draft, placed, born = self._batch, self._draft, self._placed, self._born
+        removed = self._removed
         self._begin()
         position = await self.store.commit(batch)
         assert position >= self.next_position, "a position was given twice"
@@ -212,6 +226,8 @@ class PlainJournal:
             entry.position = Position(position + index)
         for record, index in born:
             record.first_position = Position(position + index)
+        for name in removed:
+            self.agents.pop(name, None)
         self.agents |= draft
         if batch.entries:
             self.next_position = position + len(batch.entries)
@@ -254,8 +270,11 @@ class PlainJournal:
         self._now += 1_000_003
         return self._now
 
+    def _is_known(self, name: Name) -> bool:
+        return name in self._draft or (name in self.agents and name not in self._removed)
+
     def _touch(self, name: Name, kind: str | None, now: Micros, index: int) -> PlainAgent:
-        if name not in self._draft and name in self.agents:
+        if name not in self._draft and self._is_known(name):
             self._draft[name] = self.agents[name].copy()
         agent = self._draft.get(name)
         if agent is None:
