@@ -106,5 +106,6 @@ def run_block(block: str, home: Path, environ: dict[str, str], daemon: RunningDa
 
 def test_each_command_that_operates_is_told_of() -> None:
     text = DOCUMENT.read_text("utf-8")
-    for command in ("backup", "restore", "verify", "export", "import", "accept-loss"):
+    commands = ("backup", "restore", "verify", "export", "import", "accept-loss")
+    for command in (*commands, "vacuum", "disk-usage", "forget"):
         assert f"agent-journal {command}" in text

@@ -75,6 +75,11 @@ async def head_of(context: Context, uid: Uid, agent_id: AgentId) -> Head:
     return head
 
 
+def next_epoch(context: Context, head: Head) -> int:
+    """Return the epoch of the next owner: above all of the agent, and of any that is gone."""
+    return max(head.epoch, context.heads.namespace(head.uid).epoch_floor) + 1
+
+
 class Amendment:
     """Entries of the daemon's own for one agent, and what becomes of the agent."""
 

@@ -32,7 +32,7 @@ from ..store.attachment import NOTHING, Attachment, Incident
 from ..store.base import AgentRecord
 from ..wire import check_agent_id, micros_from
 from ..wire_requests import Attach, Detach
-from .amending import Amendment, head_of, settle
+from .amending import Amendment, head_of, next_epoch, settle
 from .context import Context
 from .daemon_events import attempt_ended, attempt_started, parked
 from .heads import Head
@@ -67,7 +67,7 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     if is_fresh:
         _end_attempt_before(context, amendment, head)
     if head.state is not AgentState.RESUMING:  # its launch has counted one
-        head.epoch += 1
+        head.epoch = next_epoch(context, head)
     head.state = AgentState.RUNNING
     head.reason = None
     head.kind = request.kind or head.kind
@@ -222,7 +222,7 @@ async def record_launch(
     amendment = Amendment(context, head)
     amendment.advance(Change.LAUNCHED)
     head.attempts += 1
-    head.epoch += 1  # what the launched process will be granted, and nobody else
+    head.epoch = next_epoch(context, head)  # for the launched process, and nobody else
     started = attempt_started(head.attempts, head.epoch, launched=True, pid=None, command=command)
     sequence = amendment.record(started)
     head.attachment = replace(

@@ -47,9 +47,10 @@ class Namespace:
     Submissions of a namespace are committed in the order in which they came.
     """
 
-    __slots__ = ("committed", "heads", "submitted")
+    __slots__ = ("committed", "epoch_floor", "heads", "submitted")
 
-    def __init__(self) -> None:
+    def __init__(self, epoch_floor: int = 0) -> None:
+        self.epoch_floor = epoch_floor  # the highest epoch of agents that were removed
         self.heads: dict[str, Head] = {}
         self.submitted = 0
         self.committed = 0
@@ -73,7 +74,10 @@ class Heads:
 
     def namespace(self, uid: Uid) -> Namespace:
         """Return the namespace of *uid*, which stays the same one."""
-        return self._namespaces.setdefault(uid, Namespace())
+        namespace = self._namespaces.get(uid)
+        if namespace is None:
+            namespace = self._namespaces[uid] = Namespace(self._store.epoch_floor(uid))
+        return namespace
 
     async def load(self, uid: Uid, agent_id: AgentId) -> None:
         """Bring the head of an agent into memory, or a new one where there is none."""
@@ -107,6 +111,22 @@ class Heads:
             updated_at=now,
             is_new=True,
         )
+
+    def begin_anew(self, head: Head) -> None:
+        """Have an agent that is removed by the next submission be one that never was."""
+        namespace = self.namespace(head.uid)
+        namespace.epoch_floor = max(namespace.epoch_floor, head.epoch)
+        anew = self._new(head.uid, head.agent_id)
+        anew.submission = namespace.submitted + 1
+        namespace.heads[head.agent_id] = anew
+
+    def drop_unborn(self, uid: Uid, agent_id: AgentId) -> None:
+        """Drop the head of an agent that there is not, if nobody begins it."""
+        namespace = self.namespace(uid)
+        head = namespace.heads.get(agent_id)
+        if head is not None and head.is_new and namespace.is_committed(head):
+            del namespace.heads[agent_id]
+            self._count -= 1
 
     def _put(self, head: Head) -> None:
         if self._count >= self._heads_max:

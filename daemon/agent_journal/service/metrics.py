@@ -49,6 +49,10 @@ class Metrics:
         self.refused: Counter[str] = Counter()
         self.connections_accepted = 0
         self.connections_refused = 0
+        self.agents_removed = 0  # by retention, or a vacuum
+        self.entries_removed = 0
+        self.agents_archived = 0
+        self.archives_failed = 0
 
     def committed(self, entries: int, size_bytes: int, seconds: float) -> None:
         """Count a commit."""
@@ -57,3 +61,13 @@ class Metrics:
         self.entry_bytes += size_bytes
         self.batch_entries_max = max(self.batch_entries_max, entries)
         self.commit_seconds.observe(seconds)
+
+
+def retention_figures(metrics: Metrics) -> dict[str, object]:
+    """Return what was removed since the daemon's start, for ``stats``."""
+    return {
+        "agents_removed": metrics.agents_removed,
+        "entries_removed": metrics.entries_removed,
+        "agents_archived": metrics.agents_archived,
+        "archives_failed": metrics.archives_failed,
+    }

@@ -67,7 +67,7 @@ async def export(caller: Caller, request: Export) -> bytes:
         if not found:
             break  # compacted meanwhile
         for entry, key in found:
-            piece = _rendered(record, entry, key)
+            piece = rendered(record, entry, key)
             if pieces and len(piece) > room:
                 room = 0
                 break
@@ -79,7 +79,7 @@ async def export(caller: Caller, request: Export) -> bytes:
         b'%b"ok":true,"agent":%b,"begins_at":%d,"entries":[%b],"next_sequence":%d,"more":%b}\n'
         % (
             id_prefix(request.id),
-            msgspec.json.encode(_given_out(record)),
+            msgspec.json.encode(given_out(record)),
             await _beginning(context, record),
             b",".join(pieces),
             sequence,
@@ -94,7 +94,8 @@ async def _beginning(context: Context, record: AgentRecord) -> int:
     return found[0].position if found else -1
 
 
-def _rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
+def rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
+    """Return an entry as it is given out."""
     return _ENTRY % (
         entry.sequence,
         render_timestamp(entry.timestamp).encode(),
@@ -105,7 +106,7 @@ def _rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
     )
 
 
-def _given_out(record: AgentRecord) -> dict[str, object]:
+def given_out(record: AgentRecord) -> dict[str, object]:
     """Return an agent as a crash would leave it."""
     state, attachment = record.state, record.attachment
     if attachment is not None:

@@ -52,6 +52,7 @@ from .admission import RETRY_MS
 from .amending import head_of, submit
 from .context import Context, Sink
 from .description import shown
+from .metrics import retention_figures
 from .peer import Peer
 from .scrubbing import scrub_figures
 
@@ -212,6 +213,8 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     await caller.agent(uid, request.agent_id)
     namespace = context.heads.namespace(uid)
     head = await head_of(context, uid, AgentId(request.agent_id))
+    if head.is_new:
+        raise NotFoundError(f"there is no agent {head.agent_id} of uid {uid} any more")
     if not is_terminal(head.state) and not request.force:
         raise AgentUnfinishedError(
             f"{head.agent_id} is {head.state}; finish it with Terminated first, "
@@ -270,6 +273,7 @@ def stats(caller: Caller, request: Stats) -> dict[str, object]:
         "batch_entries_max": metrics.batch_entries_max,
         "refused": dict(metrics.refused),
         **scrub_figures(context.store),
+        **retention_figures(metrics),
     }
 
 

@@ -235,10 +235,12 @@ class Session:
         self._recorder.begin()
         run = self._run = Run(self)
         answers = 0
+        boundary = self._context.boundary
+        decode = decode_request if boundary is None else boundary.decode_request
         lines = iter(received)
         for line in lines:
             try:
-                request = decode_request(line)
+                request = decode(line)
             except RefusedLineError as refused:
                 self._say(error_reply(refused.request_id, refused.error), refused.error)
             else:
