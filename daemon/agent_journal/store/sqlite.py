@@ -335,6 +335,13 @@ class SqliteStore(KeptFile):
             found = await self._call(lambda: self._database.unfinished(after, size))
         return [self._up_to_date(record) for record in found]
 
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents of a group that ended before a time, as far as that is settled."""
+        found = await super().ended(state, kind, before=before, limit=limit)
+        return [self._up_to_date(record) for record in found]
+
     async def maintain(self) -> bool:
         """Checkpoint, settle, sweep or give back a slice; return whether there is more to do."""
         if self._damage is not None:
