@@ -131,6 +131,9 @@ class Retention:
                     "retention_failed", error=str(error), retry_seconds=RETRY_SECONDS
                 )
                 await self._rest(RETRY_SECONDS)
+            except Exception:
+                context.log.exception("retention_failed")  # a defect of ours; all else goes on
+                await self._rest(RETRY_SECONDS)
 
     def look(self) -> None:
         """Look now whether somebody is to go: the rules have changed."""

@@ -332,9 +332,7 @@ class Checkpoints:
     # Wiping the database's pages
 
     def begin_wipe(self) -> Wipe:
-        """Begin to look for what was left behind in pages; all sums are known from here on."""
-        while self.sum_unknown():
-            pass
+        """Begin to look for what was left behind in pages, whose sums are all known."""
         self.wipe = Wipe(self._database, self._descriptor, PAGE_BYTES)
         return self.wipe
 

@@ -118,6 +118,8 @@ class KeptFile(DatabaseThread):
         """
         database = self._database
         async with self._erasing:
+            while await self.sum_unknown():
+                pass
             wipe = await self._call(database.checkpoints.begin_wipe)
             try:
                 while not wipe.is_almost_done:
