@@ -73,7 +73,10 @@ class Heads:
 
     def namespace(self, uid: Uid) -> Namespace:
         """Return the namespace of *uid*, which stays the same one."""
-        return self._namespaces.setdefault(uid, Namespace())
+        found = self._namespaces.get(uid)
+        if found is None:
+            found = self._namespaces[uid] = Namespace()
+        return found
 
     async def load(self, uid: Uid, agent_id: AgentId) -> None:
         """Bring the head of an agent into memory, or a new one where there is none."""
