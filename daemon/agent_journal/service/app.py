@@ -193,6 +193,7 @@ class App:
                         on_change=reloader.on_change,
                         stop=stop,
                         since=reloader.loaded,
+                        journal=self._database,
                     )
                 )
                 watchdog = tasks.create_task(self._feed_watchdog(committer))
