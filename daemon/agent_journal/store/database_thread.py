@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -60,7 +58,6 @@ class DatabaseThread:
         self._database = await self._call(lambda: Database(raw, self._path, self._descriptor))
 
     def _open_file(self) -> sqlite3.Connection:
-        wake_on_time()
         try:
             forget_cached(self._path)
             make_void(check_before_open(self._path, bytes_max=START_BYTES_MAX))
@@ -150,15 +147,3 @@ class DatabaseThread:
         connection._connection = None  # noqa: SLF001
         if (stopped := connection.stop()) is not None:
             await stopped
-
-
-def wake_on_time() -> None:
-    """Have the timed waits of this thread end when they are over, not when it suits the kernel.
-
-    The thread that commits waits for the interpreter's lock several times a batch, each
-    time for the switch interval before it asks for it; with the 50 µs that Linux adds to
-    a wait so that wake-ups coincide, that would be sixty microseconds and not ten.  Not
-    for all threads: processes that the event loop starts would inherit it.
-    """
-    with suppress(OSError):  # Linux before 4.6, or no /proc: only slower
-        Path(f"/proc/{threading.get_native_id()}/timerslack_ns").write_text("1", "ascii")
