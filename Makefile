@@ -7,10 +7,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types layers check crash fuzzer bench scale resume lock clean
+.PHONY: help run demo test lint format types layers check crash fuzzer soak bench scale resume \
+	transcripts recording lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -53,6 +54,9 @@ crash: $(READY)  ## crashes, power cuts, faults, hostile clients: all that is pu
 fuzzer: $(READY)  ## add atheris, with which `make test` fuzzes guided by coverage
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
 
+soak: $(READY)  ## an hour of everything at once, and nothing may grow (SECONDS=60 for less)
+	@PYTHONPATH=tests $(BIN)/python -m soak $(or $(SECONDS),3600)
+
 bench: $(READY)  ## durable appends beside Redis and others (minutes)
 	@$(BIN)/python benchmarks/run.py
 
@@ -61,6 +65,12 @@ scale: $(READY)  ## the same on a journal of 10 million entries (many minutes)
 
 resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable step, cost (minutes)
 	@$(BIN)/python benchmarks/resume.py
+
+transcripts: $(READY)  ## renew what the tests expect commands to print; then read git diff
+	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py
+
+recording: $(READY)  ## docs/demo.svg, of the demo as it runs here
+	@$(BIN)/python benchmarks/record_demo.py
 
 lock: $(READY)  ## pin what is installed in .venv
 	@{ head -1 requirements/dev.txt; $(BIN)/pip freeze --exclude-editable --disable-pip-version-check; } \

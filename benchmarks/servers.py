@@ -157,8 +157,11 @@ class Journal(Server):
     def __init__(self, directory: Path, sockets: Path) -> None:
         super().__init__(directory, sockets)
         self.database = directory / "journal.db"
-        self._config = directory / "config.toml"
-        self._config.touch()  # empty: whatever this user has configured is not measured
+        # Empty: whatever this user has configured is not measured.  And, as where the
+        # daemon looks for it by default, not in the journal's directory.
+        self._config = directory / "config" / "config.toml"
+        self._config.parent.mkdir(exist_ok=True)
+        self._config.touch()
 
     @property
     def command(self) -> list[str]:

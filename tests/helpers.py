@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, Self
@@ -32,7 +33,7 @@ from agent_journal.service.session import Session
 from agent_journal.store.base import Filter, Store
 from agent_journal.store.memory import MemoryStore
 from agent_journal.testing.clock import ManualClock
-from agent_journal.testing.plain_journal import read_all, scan_all
+from agent_journal.testing.plain_journal import list_all, read_all, scan_all
 from agent_journal.testing.stores import FaultyStore
 
 ROOT: Final = Uid(0)
@@ -402,6 +403,9 @@ class Service:
         assert positions == sorted(set(positions))
         for name, sequences in found.items():
             assert sequences == [*range(len(sequences))], name
+        agents = await list_all(self.store.store)
+        counted = Counter(self.store.agent_counts)
+        assert +counted == Counter((agent.uid, agent.state) for agent in agents)
 
     # Looking behind the wire
 

@@ -28,14 +28,16 @@ examples:
 
 stop it with Ctrl-C or SIGTERM: what is queued is answered first.
 SIGHUP, or a change of the file, reloads the configuration.
-exit codes: 0 stopped, 74 the disk failed, 75 another daemon holds the journal,
-78 the configuration is not usable.
+
+exit codes:
+  0 stopped   74 the disk failed   75 another daemon holds the journal
+  78 the configuration is not usable
 """
 
 
 def main() -> int:
     """Run the daemon until it is told to stop; return the exit code."""
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     try:
         config = configuration.load(arguments.config)
         logs.configure(config.log)
@@ -67,18 +69,19 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line may hold."""
+    own = argparse.ArgumentParser(
         prog="agent-journald",
         description="The durable journal of this host's AI agents, on a Unix socket.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--socket", type=_path, metavar="PATH", help="where to listen")
-    parser.add_argument("--database", type=_path, metavar="PATH", help="where the journal is kept")
-    parser.add_argument("--config", type=_path, metavar="FILE", help="the configuration (TOML)")
-    parser.add_argument("--version", action="version", version=f"agent-journald {__version__}")
-    return parser
+    own.add_argument("--socket", type=_path, metavar="PATH", help="where to listen")
+    own.add_argument("--database", type=_path, metavar="PATH", help="where the journal is kept")
+    own.add_argument("--config", type=_path, metavar="FILE", help="the configuration (TOML)")
+    own.add_argument("--version", action="version", version=f"agent-journald {__version__}")
+    return own
 
 
 def _path(text: str) -> Path:

@@ -315,13 +315,18 @@ def check_agent_id(agent_id: str, field: str = "agent_id") -> None:
         )
 
 
+def is_key(key: str) -> bool:
+    """Tell whether *key* may be an idempotency key."""
+    return 1 <= len(key.encode()) <= KEY_BYTES_MAX and key[0] != "\0"
+
+
 def check_key(key: str) -> None:
     """Refuse an idempotency key that is empty or too long, or that may be one of our own.
 
     Raises:
         InvalidError: naming the field.
     """
-    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX or key[0] == "\0":
+    if not is_key(key):
         raise InvalidError(
             f'"key" must be 1 to {KEY_BYTES_MAX} bytes long, the first of them not NUL',
             field="key",

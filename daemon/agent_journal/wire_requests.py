@@ -174,4 +174,31 @@ class Backup(Struct, tag_field="op", tag="backup"):
     id: int | str | None = None
 
 
-KeepingRequest = Export | Import | Verify | Backup
+class Forget(Struct, tag_field="op", tag="forget"):
+    """Remove an agent, and have nothing of it be left."""
+
+    agent_id: str
+    force: bool = False
+    wait: bool = True
+    id: int | str | None = None
+    uid: NumericUid | None = None
+
+
+class Vacuum(Struct, tag_field="op", tag="vacuum"):
+    """Remove some agents that have ended, the first ones first."""
+
+    ended_before: Timestamp | None = None
+    bytes_max: Count | None = None
+    states: list[AgentState] | None = None
+    kind: str | None = None
+    dry_run: bool = False
+    id: int | str | None = None
+
+
+class DiskUsage(Struct, tag_field="op", tag="disk_usage"):
+    """Tell how much room the journal takes."""
+
+    id: int | str | None = None
+
+
+KeepingRequest = Export | Import | Verify | Backup | Forget | Vacuum | DiskUsage

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -252,3 +253,21 @@ def test_a_long_temporary_directory_does_not_break_the_socket(
     assert result.code == 0
     assert json.loads(result.out)["is_good"] is True
     assert list(deep.iterdir()) == []
+
+
+def test_the_recorded_demo_is_the_one_that_runs() -> None:
+    """``make recording`` renews it; it shows what the tests above find, and names no machine."""
+    picture = (Path(__file__).parents[2] / "docs" / "demo.svg").read_text("utf-8")
+    document = ET.fromstring(picture)  # noqa: S314 - likewise
+    svg = "{http://www.w3.org/2000/svg}"
+    rows: dict[str, dict[float, str]] = {}
+    for text in document.iter(f"{svg}text"):
+        if "y" in text.attrib and text.get("clip-path"):
+            row = rows.setdefault(text.attrib["y"], {})
+            row[float(text.attrib["x"])] = "".join(text.itertext()).replace("\xa0", " ")
+    shown = "\n".join("".join(row[x] for x in sorted(row)) for row in rows.values())
+    assert shown.startswith("$ make demo")
+    assert VERDICT.search(shown)
+    for told in ("agent killed", "daemon restarted", "0 doubled, 0 missing", "~/agent-journal"):
+        assert told in shown
+    assert "http" not in picture.replace("http://www.w3.org/", ""), "it loads nothing"

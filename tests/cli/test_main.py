@@ -183,3 +183,33 @@ def test_a_locale_without_unicode_is_no_traceback(fake: FakeDaemon) -> None:
             check=True,
         )
         assert rb"\u4e16" in done.stdout
+
+
+def test_a_help_imports_nothing_that_only_the_command_needs() -> None:
+    """It is looked at often, and by somebody who waits."""
+    own = ("doctor", "config", "bench", "install", "uninstall", "completion", "help", "man")
+    program = (
+        "import sys\n"
+        "from agent_journal.cli import main\n"
+        f"for words in [[], *[[one] for one in {own!r}]]:\n"
+        "    main([*words, '--help'])\n"
+        "    if not words: first = {*sys.modules}\n"
+        "print(*first, file=sys.stderr)\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    first, everything = (set(line.split()) for line in done.stderr.splitlines())
+    assert not first & {"dataclasses", "inspect", "json", "datetime", "difflib", "shlex"}
+    heavy = {
+        "asyncio",
+        "subprocess",
+        "tempfile",
+        "shutil",
+        "sqlite3",
+        "ctypes",
+        "hashlib",
+        "socket",
+    }
+    assert not everything & {*heavy, "msgspec", "structlog", "uvloop", "tomllib"}

@@ -77,6 +77,7 @@ def test_the_commands_of_the_document(home: Path) -> None:
         assert len(read["entries"]) == 20
     assert {path.name for path in home.iterdir()} >= {
         "journal-backup.db", "agents.ndjson", "verification.json",
+        "agent_journal.prom", "report-42.jsonl",
     }  # fmt: skip
     assert [*state.glob("journal.db.replaced-*")]
 
@@ -106,5 +107,9 @@ def run_block(block: str, home: Path, environ: dict[str, str], daemon: RunningDa
 
 def test_each_command_that_operates_is_told_of() -> None:
     text = DOCUMENT.read_text("utf-8")
-    for command in ("backup", "restore", "verify", "export", "import", "accept-loss"):
+    for command in (
+        *("backup", "restore", "verify", "export", "import", "accept-loss"),
+        *("top", "stats", "metrics", "trace"),
+        *("vacuum", "disk-usage", "forget"),
+    ):
         assert f"agent-journal {command}" in text

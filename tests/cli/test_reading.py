@@ -215,6 +215,7 @@ def test_stats(fake: FakeDaemon, ask: Run) -> None:
         "pid": 12345,
         "bytes_written": 2048,
         "store": {"wal_bytes": 1048576, "is_full": False},
+        "commit_seconds": {"count": 3, "buckets": [[0.5, 3]]},
     }
     fake.on("stats", stats)
     lines = [line.split() for line in ask("stats", "--uid", "*").lines]
@@ -226,6 +227,7 @@ def test_stats(fake: FakeDaemon, ask: Run) -> None:
         ["bytes_written", "2,048", "2.0", "KiB"],
         ["store.wal_bytes", "1,048,576", "1.0", "MiB"],
         ["store.is_full", "False"],
+        ["commit_seconds.count", "3"],
     ]
     assert fake.of("stats")[0]["uid"] == "*"
     assert ask("stats", "--json").objects == [stats]

@@ -195,7 +195,7 @@ def test_show_tells_the_story(fake: FakeDaemon, ask: Run) -> None:
     assert lines[-4:] == [
         "a is interrupted; steps: 2 done, 1 failed, 1 in doubt",
         "tokens: 100 in, 20 out",
-        "2 attempts; 3 runs of steps, 1 replays",
+        "2 attempts; 3 runs of steps, 1 replay",
         "try: agent-journal why a",
     ]
 

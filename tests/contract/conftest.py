@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent_journal.store import database, rows, sqlite, sweeping
+from agent_journal.store import census, database, rows, sqlite, sweeping
 
 
 @pytest.fixture
@@ -15,5 +15,6 @@ def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "SLICE_ENTRIES", 5)
     monkeypatch.setattr(database, "SLICE_SECONDS", 0.0)
     monkeypatch.setattr(sweeping, "SWEEP_ROWS", 2)
+    monkeypatch.setattr(census, "SLICE_AGENTS", 2)
     monkeypatch.setattr(database, "NAMES_MAX", 3)
     monkeypatch.setattr(rows, "ROW_BYTES_MAX", 300)

@@ -33,7 +33,7 @@ async def fill(store: Store) -> None:
         for at in range(3)
         for number in numbers
     ]
-    changes = [AgentChange(place, record) for place, record in enumerate(records)]
+    changes = [AgentChange(place, record, None) for place, record in enumerate(records)]
     await store.commit(Batch(entries, changes))
 
 

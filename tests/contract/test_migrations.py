@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent_journal.store.attachment import Attachment, Owner
 from agent_journal.store.integrity import APPLICATION_ID
-from agent_journal.store.sql import MIGRATIONS, SCHEMA_VERSION
+from agent_journal.store.sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
 from agent_journal.store.sqlite import SqliteStore
 from agent_journal.testing.plain_journal import PlainJournal
 
@@ -55,3 +55,45 @@ def test_the_recovery_reads_an_index() -> None:
         ).fetchall()
     assert len(plan) == 1
     assert "USING INDEX agents_attached (first_position>?)" in plan[0][3]
+
+
+async def test_what_had_ended_before_is_found_by_retention(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"{MIGRATIONS[0]} {MIGRATIONS[1]} PRAGMA application_id={APPLICATION_ID};"
+            "PRAGMA user_version=2;"
+        )
+        connection.executemany(
+            "INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts,"
+            " first_position, created_at, updated_at, next_sequence, last_iteration, key_high)"
+            " VALUES (?, 1000, ?, ?, ?, 0, 0, ?, 5, ?, 0, 0, '')",
+            [
+                (1, "a", "completed", None, 0, 60),
+                (2, "b", "completed", "k", 1, 50),
+                (3, "c", "running", None, 2, 40),
+                (4, "d", "completed", None, 3, 30),
+            ],
+        )
+        connection.execute("UPDATE marks SET value = 4")
+        connection.commit()
+    store = SqliteStore(path, free_bytes_min=0)
+    await store.open()
+    try:
+        groups = await store.ended_groups()
+        assert [(group.kind, group.oldest) for group in groups] == [(None, 30), ("k", 50)]
+        found = await store.ended(groups[0].state, None, before=61, limit=9)
+        assert [record.agent_id for record in found] == ["d", "a"]
+    finally:
+        await store.close()
+
+
+def test_retention_reads_an_index() -> None:
+    """And not the agents that are kept, however many they are."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for script in MIGRATIONS:
+            connection.executescript(script)
+        for name in ("ended_group", "agents_ended", "ended_times", "ended_at"):
+            values = [0] * QUERIES[name].count("?")
+            (plan,) = connection.execute(f"EXPLAIN QUERY PLAN {QUERIES[name]}", values).fetchall()
+            assert "INDEX agents_ended (state=? AND <expr>" in plan[3], (name, plan)

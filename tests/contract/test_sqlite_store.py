@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_journal.store import one_agent
 from agent_journal.store.base import Store
 from agent_journal.store.sqlite import SqliteStore
 from agent_journal.testing.durable_contract import DurableStoreContract
@@ -27,6 +28,17 @@ class TestSqliteStoreInShortSlices(DurableStoreContract):
         return SqliteStore(
             directory / "journal.db", free_bytes_min=0, settle_entries=6, checkpoint_commits=3
         )
+
+
+class TestSqliteStoreByHistory(StoreContract):
+    """One agent's entries are looked for in its history, however near the end they are."""
+
+    @pytest.fixture(autouse=True)
+    def near_is_far(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(one_agent, "NEAR_END", 0)
+
+    def make_store(self, directory: Path) -> Store:
+        return SqliteStore(directory / "journal.db", free_bytes_min=0, settle_entries=6)
 
 
 @pytest.mark.usefixtures("short_slices")

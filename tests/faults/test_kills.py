@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import sqlite3
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,10 @@ from typing import Any, Final
 
 import pytest
 
+from agent_journal.store.integrity import SUMMED_SCHEMA
+from agent_journal.store.page_sums import Flags, PageSums, sums_path
+from agent_journal.store.rows import PAGE_BYTES
+from agent_journal.store.wal_scan import wal_path
 from agent_journal.testing.daemon import DaemonError
 from crash.ledger import BrokenJournalError, Name
 from crash.snapshot import Snapshot, Stored, take_snapshot
@@ -252,9 +258,24 @@ def old_journal(version: int, place: Path) -> Path:
         connection.executescript(schema + "COMMIT;")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.executescript("BEGIN; INSERT INTO" + rows)
-        for name in ("journal.db", "journal.db-wal"):
-            shutil.copy(source / name, left / name)
+        if version >= SUMMED_SCHEMA:
+            sum_up(source / "journal.db")
+        for path in source.glob("journal.db*"):
+            if not path.name.endswith("-shm"):
+                shutil.copy(path, left / path.name)
     return left
+
+
+def sum_up(database: Path) -> None:
+    """Write the page sums of a database, and a mark that names its WAL."""
+    salts = struct.unpack_from(">16xII", wal_path(database).read_bytes())
+    descriptor = os.open(database, os.O_RDONLY)
+    try:
+        with PageSums.create(sums_path(database), PAGE_BYTES) as sums:
+            sums.add_whole_file(descriptor)
+            sums.put_mark(sums.mark._replace(flags=Flags.IN_FORCE, salts=salts))
+    finally:
+        os.close(descriptor)
 
 
 def content_of(version: int) -> Snapshot:
@@ -287,7 +308,7 @@ def judge_of(version: int) -> Callable[[FaultyDaemon], None]:
 
 @pytest.mark.sized
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_migration_that_is_killed_at_any_call_loses_nothing(  # noqa: PLR0913, PLR0917 - fixtures
     killer: Killer, tmp_path: Path, version: int, size: Size, seed: str, figures: Figures
 ) -> None:
@@ -303,7 +324,7 @@ def test_a_migration_that_is_killed_at_any_call_loses_nothing(  # noqa: PLR0913,
     assert not bad, "\n".join(bad)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "failing"])
 def test_a_migration_on_a_disk_that_fails_is_tried_again(
     killer: Killer, tmp_path: Path, version: int, error: int

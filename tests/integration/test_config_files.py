@@ -18,7 +18,11 @@ from agent_journal.service.config import (
 from agent_journal.service.config_resume import KindLimits, LauncherOptions, table_names
 
 CONFIG_FILE = Path(__file__).parents[2] / "config.toml"
-TABLES = {"resume.kinds", "launchers"}  # their names are a person's own: shown by example
+TABLES = {
+    "resume.kinds",
+    "retention.kinds",
+    "launchers",
+}  # their names are a person's own: shown by example
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def test_the_examples_of_tables_can_be_used_as_they_stand(tmp_path: Path) -> Non
     path.write_text(re.sub(r"(?m)^#(?=\[|  [a-z_]+ = )", "", CONFIG_FILE.read_text()))
     config = load(path)
     assert {*config.resume.kinds["nightly-report"]} == {"attempts_max", "backoff_seconds_initial"}
+    assert {**config.retention.kinds["audit"]} == {"completed_days": 0, "is_spared_by_size": True}
     assert config.launchers["report"].argv is not None
     assert config.launchers["coder"] == LauncherOptions(
         unit="coder-agent@.service", users=("anna",)
@@ -75,7 +80,7 @@ def test_every_option_is_said_to_be_live_or_to_need_a_restart() -> None:
     for line in CONFIG_FILE.read_text().splitlines():
         if match := re.fullmatch(r"\[([a-z]+)\]", line):
             section = f"{match[1]}."
-        elif match := re.match(r"#\[(resume\.kinds|launchers)\.", line):
+        elif match := re.match(r"#\[(resume\.kinds|retention\.kinds|launchers)\.", line):
             said[match[1]] = word
         elif match := re.match(r"#([a-z_]+) = ", line):
             said[section + match[1]] = word

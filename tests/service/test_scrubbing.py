@@ -16,6 +16,7 @@ from agent_journal.model import Micros
 from agent_journal.service import scrubbing
 from agent_journal.service.config import Config, Integrity
 from agent_journal.service.context import Context
+from agent_journal.service.metrics import Metrics
 from agent_journal.service.scrubbing import LOOK_SECONDS, scrub, scrub_figures
 from agent_journal.store.page_sums import Mark
 from agent_journal.testing.clock import ManualClock
@@ -67,7 +68,9 @@ def clock() -> ManualClock:
 @pytest.fixture
 def context(clock: ManualClock) -> Context:
     """As much of a context as the scrub looks at."""
-    seen = SimpleNamespace(config=Config(), clock=clock, log=structlog.get_logger())
+    seen = SimpleNamespace(
+        config=Config(), clock=clock, log=structlog.get_logger(), metrics=Metrics(0.0)
+    )
     return cast("Context", seen)
 
 

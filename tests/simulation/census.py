@@ -20,7 +20,7 @@ BOUNDED: Final = {
     "Head.keys": "KEYS_MAX for each head",
     "Head.keys_before": "KEYS_MAX for each head",
     "Metrics.refused": "one for each code of an error",
-    "Histogram.counts": "a fixed number of buckets",
+    "Metrics.attempts_ended": "one for each way to end",
     "Outbreaks._by_signature": "SIGNATURES_MAX",
     "_Crashes.seen": "agents that crashed alike within resume.outbreak_seconds",
     "Outbreaks._probing": "one for each outbreak",

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 
 from agent_journal.errors import StorageFailedError, StorageFullError
 from agent_journal.model import AgentId, AgentState, Position, Sequence, Uid
-from agent_journal.store.base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan
+from agent_journal.store.base import (
+    AgentCounts,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    EndedGroup,
+    Entry,
+    Filter,
+    Scan,
+    Space,
+)
 from agent_journal.store.memory import MemoryStore
 from agent_journal.testing.virtual_loop import VirtualLoop, VirtualProcess
 
@@ -92,6 +102,15 @@ class SimulatedStore:
     def new_number(self) -> AgentNumber:
         """Return a number that no history ever had."""
         return self._disk.store.new_number()
+
+    @property
+    def agent_counts(self) -> AgentCounts:
+        """Tell what is durable."""
+        return self._disk.store.agent_counts
+
+    async def count_agents(self) -> bool:
+        """Do nothing: they are counted."""
+        return False
 
     def commit(self, batch: Batch) -> Awaitable[Position]:
         """Record *batch*, if the weather lets it."""
@@ -219,6 +238,42 @@ class SimulatedStore:
         """Return agents that have an attachment."""
         await self._pass()
         return await self._disk.store.unfinished(after=after, limit=limit)
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        """Return of which states and kinds there are agents that have ended."""
+        await self._pass()
+        return await self._disk.store.ended_groups()
+
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents of a group that ended before a time."""
+        await self._pass()
+        return await self._disk.store.ended(state, kind, before=before, limit=limit)
+
+    async def count_ended(self, state: AgentState, kind: str | None, *, before: int) -> int:
+        """Return how many agents of a group ended before a time."""
+        await self._pass()
+        return await self._disk.store.count_ended(state, kind, before=before)
+
+    def epoch_floor(self, uid: Uid) -> int:
+        """Return the highest epoch that a removed agent had."""
+        return self._disk.store.epoch_floor(uid)
+
+    async def is_swept(self, number: AgentNumber | None = None) -> bool:
+        """Tell whether a history is gone."""
+        await self._pass()
+        return await self._disk.store.is_swept(number)
+
+    async def erase(self) -> None:
+        """Have nothing be left of what was swept."""
+        await self._pass()
+        await self._disk.store.erase()
+
+    async def space(self) -> Space:
+        """Return how much room the journal takes."""
+        await self._pass()
+        return await self._disk.store.space()
 
     @property
     def is_maintenance_due(self) -> bool:

@@ -19,6 +19,7 @@ from unittest import mock
 from agent_journal.service import (
     app,
     committer,
+    figures,
     forking,
     heads,
     operations,
@@ -74,7 +75,8 @@ def patched(chance: random.Random, boot_id: Callable[[], str]) -> Iterator[None]
         (app, "gc", NOTHING),
         (app, "logs", NOTHING),
         (app, "watch", _until_the_stop),
-        (operations, "os", SimpleNamespace(getpid=lambda: 1)),
+        (figures, "os", SimpleNamespace(getpid=lambda: 1)),
+        (figures, "_process_figures", dict),
         (server, "raise_descriptor_limit", lambda: 1000),
         (server, "overflow_uid", lambda: 65534),
         (server, "_is_closed", lambda descriptor: descriptor.is_closed),

@@ -315,7 +315,8 @@ class World:
         for what, count in left.items():
             if count:
                 self.fault(f"left when everybody is gone: {count} {what}")
-        if len(life.process.tasks) > 4:  # it serves, commits, keeps owners, watches its file
+        # It serves, commits, keeps owners, watches its file, and looks who is to be removed.
+        if len(life.process.tasks) > 5:
             names = [task.get_coro().__qualname__ for task in life.process.tasks]  # type: ignore[union-attr]
             self.fault(f"tasks are left when everybody is gone: {names}")
 

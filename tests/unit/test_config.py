@@ -30,6 +30,7 @@ from agent_journal.service.config import (
     options,
 )
 from agent_journal.service.config_resume import KindLimits, LauncherOptions
+from agent_journal.service.config_retention import Retention
 
 A_GROUP = grp.getgrgid(0).gr_name
 
@@ -414,3 +415,45 @@ class TestChanges:
         assert in_force(Config(), new) == Config(
             access=Access(admin_group=A_GROUP), log=Log(level="debug")
         )
+
+
+class TestRetention:
+    def test_it_is_off_by_default_and_on_by_any_rule(self) -> None:
+        assert not Retention().is_on
+        assert Retention(journal_bytes_max=1).is_on
+        assert Retention(failed_days=0.5).is_on
+        assert Retention(kinds={"k": {"completed_days": 1}}).is_on
+        assert not Retention(archive=Path("/archive")).is_on
+
+    def test_a_kind_says_what_is_different(self) -> None:
+        options = Retention(completed_days=30, kinds={"k": {"failed_days": 7}})
+        kind = options.of("k")
+        assert (kind.completed_days, kind.failed_days) == (30, 7)
+        assert options.of("other").failed_days == options.of(None).failed_days == 0
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ('[retention]\narchive = "here"', "retention.archive"),
+            ('[retention]\narchive = "/"', "retention.archive"),
+            ("[retention]\ncompleted_days = -1", "retention.completed_days"),
+            ("[retention.kinds.k]\ncompleted_day = 1", "retention.kinds.k.completed_day"),
+            ("[retention]\nkinds = 1", "retention.kinds"),
+            ('[redaction]\nmode = "on"', "redaction.mode"),
+            ('[redaction]\npatterns = ["ok-[0-9]{4}", "(a+)+"]', "redaction.patterns: pattern 2"),
+            ('[redaction]\npatterns = ["("]', "redaction.patterns: pattern 1"),
+            ('[redaction]\nkeys = ["pass word"]', "redaction.keys"),
+        ],
+    )
+    def test_a_mistake_is_named_by_its_key(self, tmp_path: Path, text: str, problem: str) -> None:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        with pytest.raises(ConfigError) as raised:
+            load(path)
+        assert f"{path}: {problem}" in str(raised.value)
+
+    def test_an_archive_may_be_told_from_the_home_directory(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.toml"
+        path.write_text('[retention]\narchive = "~/archive/"')
+        config = load(path, environ={"HOME": "/home/ada"})
+        assert config.retention.archive == Path("/home/ada/archive")

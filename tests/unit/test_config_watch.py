@@ -275,6 +275,23 @@ class TestWatching:
             tasks.create_task(make_noise())
         assert calls == []
 
+    async def test_beside_the_journal_the_file_is_looked_at_now_and_then(
+        self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its directory is not watched: each write of a commit would be an event."""
+
+        def watched(*args: object, **kwargs: object) -> None:
+            raise AssertionError("the journal's directory is watched")
+
+        other_name = tmp_path.parent / "other name"
+        other_name.symlink_to(tmp_path)
+        path.write_text("")
+        monkeypatch.setattr("agent_journal.service.config_watch.watchfiles.awatch", watched)
+        monkeypatch.setattr("agent_journal.service.config_watch.BUSY_LOOK_MS", 10)
+        async with watching(path, journal=other_name / "journal.db") as it:
+            path.write_text("# changed")
+            await it.changed()
+
     async def test_without_inotify_the_file_is_looked_at_now_and_then(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_journal.service.metrics import BOUNDS_SECONDS, Histogram, Metrics
+from agent_journal.service.metrics import Metrics
+from agent_journal.store.figures import BOUNDS_SECONDS, Histogram
 
 durations = st.lists(st.floats(0, 20, allow_nan=False), min_size=1, max_size=60)
 
@@ -28,15 +29,15 @@ def test_a_quantile_is_not_exceeded_by_its_share_and_not_far_above_it(
     )
     below = max((bound for bound in BOUNDS_SECONDS if bound < found), default=-1.0)
     assert truth > below or found == truth
-    assert found <= histogram.max_seconds == max(seconds)
-    assert histogram.sum_seconds == pytest.approx(sum(seconds))
+    assert found <= histogram.highest == max(seconds)
+    assert histogram.total == pytest.approx(sum(seconds))
     assert sum(histogram.counts) == len(seconds)
 
 
 def test_nothing_observed_is_nothing() -> None:
     histogram = Histogram()
     assert histogram.quantile(0.99) == 0
-    assert histogram.max_seconds == 0
+    assert histogram.highest == 0
 
 
 def test_buckets_are_close_enough_for_a_quarter() -> None:

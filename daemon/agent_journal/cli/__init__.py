@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from .. import __version__
 from ..errors import ConfigError, JournalError
@@ -29,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ls": "list your agents, the newest first (also: agents)",
     "read": "show what an agent recorded",
     "show": "show an agent's story: attempts, steps, what was replayed",
+    "trace": "export an agent's story as OpenTelemetry spans",
     "why": "say why an agent is not running, and what to do",
     "describe": "show what is known of one agent",
     "signal": "send an agent a signal that it waits for",
@@ -39,18 +39,34 @@ COMMANDS: Final[dict[str, str]] = {
     "fork": "make a new agent of another's first entries",
     "verify-replay": "see whether changed code still fits what an agent recorded",
     "compact": "remove the entries of a finished agent",
+    "forget": "have an agent be gone, and nothing be left of it",
+    "vacuum": "remove agents that ended long ago, or until the journal is small enough",
+    "disk-usage": "show how much room the journal takes",
     "export": "write agents, with all that is kept of them, to a file",
     "import": "take in agents that were exported, or Symbiont's array of entries",
     "backup": "copy the whole journal while the daemon runs (its own user and root)",
     "restore": "put a backup in the place of the journal, while the daemon is stopped",
     "verify": "see whether the journal is what was written",
     "accept-loss": "go on with what is left of a damaged journal, which is kept aside",
+    "log": "show entries by time, kind and text, with journalctl's flags",
     "tail": "show entries as they are recorded",
     "hook": "record what Claude Code's hooks tell, on standard input",
     "call": "send one raw request and print the raw reply",
     "ping": "see whether the daemon answers, and how fast",
     "stats": "show the daemon's counters",
+    "top": "watch what the daemon is doing, live (q ends it)",
+    "metrics": "print the daemon's counters for Prometheus",
+    "doctor": "look at everything that the journal needs of this host; say what to do",
+    "config": "check the configuration, show what holds and why, print the shipped file",
+    "bench": "measure this host's durable appends a second, and how long one takes",
+    "install": "install the service, man pages and completion, for you or for the host",
+    "uninstall": "remove what install installed; the journal stays",
+    "completion": "print the completion for bash, zsh or fish",
+    "help": "show a manual page: of a command, config, protocol or agent-journald",
 }
+
+# For packagers; taken, and not listed.
+HIDDEN: Final = {"man": "print a manual page, as roff"}
 
 # A module can't be called as the language's own words are.
 MODULES: Final = {"import": "import_agents"}
@@ -62,22 +78,23 @@ WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
-HELP_WIDTH: Final = 90
+HELP_WIDTH: Final = 80
 
 EPILOG: Final = """\
 examples:
   agent-journal demo
-  agent-journal run -- ./nightly.sh              # resumed when it crashes, or the host does
+  agent-journal run -- ./nightly.sh          # resumed when it crashes
   agent-journal show report-42
-  agent-journal why report-42                    # why it does not run, and what to type
+  agent-journal why report-42                # why it does not run, what to type
   agent-journal append report-42 '{"Started": {"goal": "write the report"}}'
   agent-journal read report-42
   agent-journal tail --json | jq .event
 
 The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else
-$XDG_RUNTIME_DIR/agent-journal/journal.sock, else /run/agent-journal/journal.sock.
+$XDG_RUNTIME_DIR/agent-journal/journal.sock, else
+/run/agent-journal/journal.sock.
 
-exit codes (run has its program's own, 128+n for signal n, 126 and 127 as a shell):
+exit codes (run has its program's own, or 126, 127 and 128+n as a shell):
   0 ok   1 failed   2 usage   3 daemon not running   4 no such agent
   5 refused (a conflict, a finished or unfinished agent, not allowed)
   6 the journal is damaged   75 try again   78 bad configuration
@@ -165,23 +182,38 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"agent-journal {__version__}")
     _add_shared(parser, socket=None, json=False, wait=WAIT_S)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, summary in COMMANDS.items():
+    for name, summary in {**COMMANDS, **HIDDEN}.items():
+        # Only what was typed is made and imported; a second match is a word in an argument.
+        if name not in argv:
+            if name in COMMANDS:
+                _list(commands, name, summary)
+            continue
+        listed: dict[str, Any] = {"help": summary} if name in COMMANDS else {}
         command = commands.add_parser(
             name,
-            help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=_Help,
             allow_abbrev=False,
+            **listed,
         )
-        # Only what was typed is imported; a second match is a word in an argument.
-        if name in argv:
-            module = _command(name)
-            module.configure(command)
-            command.epilog = f"examples:\n{module.EXAMPLES}"
-            # Suppressed, or the default here would undo the option before the command.
-            unset = argparse.SUPPRESS
-            _add_shared(command, socket=unset, json=unset, wait=unset)
+        module = _command(name)
+        module.configure(command)
+        command.epilog = f"examples:\n{module.EXAMPLES}"
+        # Suppressed, or the default here would undo the option before the command.
+        unset = argparse.SUPPRESS
+        _add_shared(command, socket=unset, json=unset, wait=unset)
     return parser
+
+
+def _list(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> None:
+    """Have a command stand in the help; a parser for it would take a third of a millisecond."""
+    line = commands._ChoicesPseudoAction(name, (), summary)  # noqa: SLF001 - as add_parser does
+    commands._choices_actions.append(line)  # noqa: SLF001 - as above
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the arguments of every command, for what is made from them."""
+    return _parser([*COMMANDS, *HIDDEN])
 
 
 def _add_shared(parser: argparse.ArgumentParser, **defaults: object) -> None:
@@ -246,8 +278,10 @@ def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:
 def _unknown_command(argv: Sequence[str]) -> Failure | None:
     """Return what to say when the first word is no command; argparse would list them all."""
     word = _first_word(argv)
-    if word is None or word in COMMANDS:
+    if word is None or word in COMMANDS or word in HIDDEN:
         return None
+    import difflib  # noqa: PLC0415 - only for who mistyped
+
     nearest = difflib.get_close_matches(word, (*COMMANDS, *ALIASES), n=1)
     hint = f"agent-journal {nearest[0]}" if nearest else "agent-journal --help"
     return Failure(ExitCode.USAGE, f"there is no command {word!r}", hint)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..store.verification import Report
 
 EXAMPLES: Final = """\
-  agent-journal accept-loss --dry-run           # say what would be lost, and change nothing
+  agent-journal accept-loss --dry-run           # say what would be lost
   agent-journal accept-loss
   sudo -u agent-journal agent-journal accept-loss --yes \\
       --database /var/lib/agent-journal/journal.db

@@ -15,7 +15,7 @@ from .terminal import harmless, standard_output
 
 EXAMPLES: Final = """\
   agent-journal append report-42 '{"Started": {"goal": "write the report"}}'
-  agent-journal append report-42 '{"Terminated": {"reason": "Completed"}}' --iteration 3
+  agent-journal append report-42 '{"Noted": "half way"}' --iteration 3
   my-agent --events | agent-journal append report-42 -
   agent-journal append - < journal.ndjson     # each line with its own agent_id
 """

@@ -58,13 +58,13 @@ def add_agent_id(
     parser.set_defaults(finds_agent=True)
 
 
-def json_object(text: str | bytes) -> dict[str, object]:
-    """Read one JSON object.
+def json_object(text: str | bytes, example: str = EVENT_EXAMPLE) -> dict[str, object]:
+    """Read one JSON object, such as *example*.
 
     Raises:
         CommandError: it is none; the message says where it breaks.
     """
-    hint = f"quote it for the shell, like {EVENT_EXAMPLE}"
+    hint = f"quote it for the shell, like {example}"
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = """\
   agent-journal backup journal-backup.db
-  sudo agent-journal backup -s /run/agent-journal/journal.sock /backup/journal.db
+  sudo agent-journal backup -s /run/agent-journal/journal.sock /backup/j.db
   agent-journal verify --offline journal-backup.db
 """
 

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = arguments.request
     if text == "-":
         text = _decoded(sys.stdin.buffer.read())
-    request = json_object(text)
+    request = json_object(text, """'{"op": "hello"}'""")
     if not isinstance(request.get("op"), str):
         raise usage_error('the request has no "op"', """agent-journal call '{"op": "hello"}'""")
     from .verbatim import call_lines  # noqa: PLC0415 - imports the client

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..clock import Clock
 from .failures import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from .install_layout import Layout
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,33 @@ def database_of(arguments: argparse.Namespace) -> Path:
     uid = os.geteuid()
     config = configuration.load(None)
     return config.database or configuration.default_database(os.environ, uid=uid)
+
+
+def database_in(layout: Layout) -> Path:
+    """Return where the journal of a service is kept, by the configuration that it reads."""
+    from ..service import config as configuration  # noqa: PLC0415 - the daemon's, and only now
+
+    environ = dict(os.environ)
+    if layout.is_system:
+        environ |= {"CONFIGURATION_DIRECTORY": str(layout.configuration)}
+        environ |= {"STATE_DIRECTORY": str(layout.state)}
+    config = configuration.load(None, environ=environ)
+    return config.database or configuration.default_database(environ, uid=os.geteuid())
+
+
+def holder_of(database: Path) -> str | None:
+    """Return the pid of the daemon that has *database*; ``None`` where none is known to."""
+    import fcntl  # noqa: PLC0415 - only where there are files to look at
+
+    try:
+        with database.with_name(database.name + ".lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(32).decode("ascii", "replace").strip() or "unknown"
+    except OSError:
+        return None
+    return None
 
 
 @contextmanager

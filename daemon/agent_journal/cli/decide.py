@@ -8,10 +8,10 @@ from typing import Any, Final
 from .word import add_agent, checked_json, say, tell
 
 EXAMPLES: Final = """\
-  agent-journal why report-42                                     # names the step
-  agent-journal decide report-42 send-mail --rerun                # it was not done
-  agent-journal decide report-42 send-mail --result '{"id": 7}'   # it was, with this result
-  agent-journal decide report-42 send-mail --error "mailbox full" # it was tried, and failed
+  agent-journal why report-42                                  # names the step
+  agent-journal decide report-42 send-mail --rerun             # it was not done
+  agent-journal decide report-42 send-mail --result '{"id": 7}' # it was
+  agent-journal decide report-42 send-mail --error "full"         # it failed
 """
 
 ERROR_TYPE: Final = "DecidedError"

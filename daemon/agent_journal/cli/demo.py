@@ -34,9 +34,9 @@ from .failures import CommandError, ExitCode, usage_error
 from .terminal import harmless, standard_output
 
 EXAMPLES: Final = """\
-  agent-journal demo                    # its agent looks at the current directory
+  agent-journal demo               # its agent looks at the current directory
   agent-journal demo --dir ~/src/app
-  agent-journal demo --keep             # keeps the journal, to look at it afterwards
+  agent-journal demo --keep        # keeps the journal, to look at it later
 """
 
 WRITERS: Final = 4

@@ -131,8 +131,8 @@ class Process:
 class Daemon:
     """The journal's daemon on a socket and a database in *directory*, started again at will."""
 
-    def __init__(self, directory: Path) -> None:
-        self.socket: Final = directory / "journal.sock"
+    def __init__(self, directory: Path, *, socket: Path | None = None) -> None:
+        self.socket: Final = socket or directory / "journal.sock"
         self.database: Final = directory / "journal.db"
         self._log = directory / "daemon.log"
         # The user's own configuration is not the demo's.

@@ -7,10 +7,8 @@ without reading text.
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import ConfigError, JournalError
 
@@ -33,8 +31,7 @@ class ExitCode(IntEnum):
     PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One line that says what happened, one that says what to try."""
 
     exit_code: ExitCode
@@ -142,7 +139,9 @@ def failure_of(error: Exception, *, command: str, agent: str | None) -> Failure:
         case JournalError():
             return _journal_failure(error, command=command, agent=agent)
         case ConfigError():
-            return Failure(ExitCode.BAD_CONFIG, str(error), "agent-journald --help")
+            first, *more = str(error).splitlines()
+            what = f"{first} (and {len(more)} more)" if more else first
+            return Failure(ExitCode.BAD_CONFIG, what, "agent-journal config check")
         case PermissionError():
             hint = "ls -l on it; you may lack the journal's group"
             return Failure(ExitCode.FAILED, _os_message(error), hint)
@@ -164,6 +163,8 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
         hint = f"again in {error.details['retry_ms']} ms, with fewer requests at once"
     elif "keys" in error.details and command == "append":
         hint = "the same again with --key {key}: recorded once, whatever became of this try"
+    import shlex  # noqa: PLC0415 - only where something failed
+
     named = {"agent": shlex.quote(agent or "AGENT"), "key": shlex.quote(_key(error))}
     return Failure(exit_code, what, hint.format(command=command, **named))
 

@@ -11,7 +11,7 @@ from .word import add_agent, say, tell
 
 EXAMPLES: Final = """\
   agent-journal show report-42                             # tells the sequences
-  agent-journal fork report-42 --at 17 --as report-42b     # entries 0 to 16, then its own
+  agent-journal fork report-42 --at 17 --as report-42b     # entries 0 to 16
 """
 
 

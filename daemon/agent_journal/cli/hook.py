@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .claude_code import Recorded
 
 EXAMPLES: Final = """\
-  agent-journal hook claude-code --settings               # to be merged into settings.json
-  agent-journal hook claude-code < hook-input.json        # as Claude Code runs it
-  agent-journal hook claude-code --required               # no tool call without a record
-  agent-journal show claude-3f1c0a52-…                    # the session's story
+  agent-journal hook claude-code --settings         # for settings.json
+  agent-journal hook claude-code < hook-input.json  # as Claude Code runs it
+  agent-journal hook claude-code --required         # no call without a record
+  agent-journal show claude-3f1c0a52-…              # the session's story
 """
 
 BYTES_MAX: Final = 65_536

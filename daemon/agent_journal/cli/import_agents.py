@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = """\
   agent-journal import report-42.ndjson
-  agent-journal import --park mine.ndjson     # nothing of it is started until it is resumed
+  agent-journal import --park mine.ndjson     # nothing of it is started
   sudo agent-journal import --uid '*' everybody.ndjson
-  agent-journal import entries.json           # an array, as Symbiont's agent runtime has it
+  agent-journal import agents-20260105T090000.000125Z.ndjson.gz     # retention's archive
+  agent-journal import entries.json           # an array, as Symbiont has it
 """
 
+GZIP_MAGIC: Final = b"\x1f\x8b"
 SHOWN_MAX: Final = 10  # refused agents that are named
 
 Source = ExportFile | SeedArray
@@ -74,11 +77,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _opened(name: str, stack: ExitStack) -> BinaryIO:
-    """Return a file that can be read twice."""
+    """Return a file that can be read twice, and is not compressed."""
     if name != "-":
-        return stack.enter_context(Path(name).open("rb"))
+        stream: BinaryIO = stack.enter_context(Path(name).open("rb"))  # noqa: SIM115 - as below
+    else:
+        stream = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        shutil.copyfileobj(sys.stdin.buffer, stream)
+        stream.seek(0)
+    is_compressed = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    stream.seek(0)
+    return _unpacked(stream, stack) if is_compressed else stream
+
+
+def _unpacked(stream: BinaryIO, stack: ExitStack) -> BinaryIO:
+    import gzip  # noqa: PLC0415 - only for what is compressed
+
     spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-    shutil.copyfileobj(sys.stdin.buffer, spool)
+    try:
+        with gzip.GzipFile(fileobj=stream) as packed:
+            shutil.copyfileobj(packed, spool)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unusable(f"the file is cut off or changed: {error}") from None
     return spool
 
 

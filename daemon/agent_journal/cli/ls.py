@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = """\
   agent-journal ls                                  # the newest
-  agent-journal ls --state parked,interrupted       # who needs a person, or another attempt
+  agent-journal ls --state parked,interrupted       # who needs a person
   agent-journal ls --state unfinished --sort updated
   agent-journal ls --since 2h --kind nightly -o +attempts,next
   agent-journal ls report-                          # whose ids begin so
   agent-journal ls --json | jq -r .agent_id
   sudo agent-journal ls --uid '*'
 
-Without --sort, agents come in the order in which they began, which costs what is
-shown, however many there are; with it, all that match are read first. --since and
---until go by when an agent began; a --kind is looked for agent by agent.
+Without --sort, agents come in the order in which they began, which costs what
+is shown, however many there are; with it, all that match are read first.
+--since and --until go by when an agent began; a --kind is looked for agent by
+agent.
 """
 
 SCREEN_AGENTS: Final = 50  # shown on a terminal where nothing else is said

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\
   agent-journal run -- ./nightly.sh
   agent-journal run --id report-42 --kind report -- python report.py --all
-  agent-journal run --env OPENAI_API_KEY -- python agent.py   # that one is recorded too
+  agent-journal run --env OPENAI_API_KEY -- python agent.py   # recorded too
 """
 
 NAME_LENGTH_MAX: Final = 60
@@ -68,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--take-over", action="store_true", help="although the agent's owner is alive"
     )
     parser.set_defaults(argv=[])  # what stands behind -- is cut off before this looks
-    parser.usage = f"{parser.prog} [--id ID] [--kind KIND] [--env NAME] [--take-over] -- CMD …"
+    parser.usage = f"{parser.prog} [--id ID] [--kind KIND] [--env NAME] … -- CMD …"
 
 
 def run(arguments: argparse.Namespace) -> int:

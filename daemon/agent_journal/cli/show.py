@@ -19,7 +19,7 @@ from .timestamps import clock_time, duration, wire_time
 
 EXAMPLES: Final = """\
   agent-journal show report-42
-  agent-journal show report-42 --json | jq 'select(.type == "step" and .state == "in doubt")'
+  agent-journal show report-42 --json | jq 'select(.state == "in doubt")'
 """
 
 COLUMNS: Final = (
@@ -256,7 +256,9 @@ def summary_lines(
         yield f"tokens: {taken:,} in, {given:,} out"
     if timeline.attempts:
         attempts = f"{len(timeline.attempts)} attempt" + "s" * (len(timeline.attempts) != 1)
-        yield f"{attempts}; {numbers['executed']} runs of steps, {numbers['replayed']} replays"
+        runs = "1 run" if numbers["executed"] == 1 else f"{numbers['executed']} runs"
+        replays = "1 replay" if numbers["replayed"] == 1 else f"{numbers['replayed']} replays"
+        yield f"{attempts}; {runs} of steps, {replays}"
     if timeline.in_doubt or state in {"parked", "interrupted", "waiting", "failed"}:
         yield f"{terminal.paint('try:', 'bold')} agent-journal why {name}"
 

@@ -11,7 +11,7 @@ from .word import add_agent, checked_json, say, tell
 EXAMPLES: Final = """\
   agent-journal signal report-42 approval
   agent-journal signal report-42 approval '{"by": "Ada", "granted": true}'
-  agent-journal signal report-42 approval --key ticket-17    # safe to repeat: sent once
+  agent-journal signal report-42 approval --key ticket-17  # may be repeated
 """
 
 

@@ -47,7 +47,7 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif not isinstance(value, list):  # buckets are for programs
             yield prefix + name, value
 
 

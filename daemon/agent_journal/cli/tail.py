@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..client import Entry
 
 EXAMPLES: Final = """\
-  agent-journal tail                          # the last 10 of all agents, then the new ones
+  agent-journal tail                          # the last 10, then the new ones
   agent-journal tail report-42 -n 100
   agent-journal tail --from-position 0 --no-follow --json > journal.ndjson
 """
@@ -29,9 +29,9 @@ LAST_DEFAULT: Final = 10  # as tail(1)
 COLUMNS: Final = (
     Column(title="POSITION", right=True),
     Column(title="TIME", width_min=12),
-    Column(title="AGENT", width_min=16),
-    Column(title="SEQ", right=True, width_min=5),
-    Column(title="EVENT", width_min=21),
+    Column(title="AGENT", width_min=9),
+    Column(title="SEQ", right=True, width_min=4),
+    Column(title="EVENT", width_min=13),
     Column(title="DETAIL", flexible=True),
 )
 

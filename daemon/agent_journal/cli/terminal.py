@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, NamedTuple, TextIO
 
@@ -113,8 +112,7 @@ class Wide(NamedTuple):
     rest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(NamedTuple):
     """How one column of a table looks."""
 
     title: str

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DamagedError
-from .closed_journal import add_database, database_of
+from .closed_journal import add_database, database_of, holder_of
 from .connection import connected
 from .failures import CommandError, ExitCode, usage_error
 from .output import print_json
@@ -69,21 +69,13 @@ def _offline(arguments: argparse.Namespace) -> int:
 
 def _check_nobody_has(database: Path) -> None:
     """Refuse to look at files that change meanwhile; what cannot be asked is let pass."""
-    import fcntl  # noqa: PLC0415 - only where there are files to look at
-
-    try:
-        with database.with_name(database.name + ".lock").open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = lock.read(32).decode("ascii", "replace").strip() or "unknown"
-                raise CommandError(
-                    f"a daemon has {database}, pid {pid}",
-                    "agent-journal verify, which asks it; or stop it first",
-                    ExitCode.REFUSED,
-                ) from None
-    except OSError:
-        return
+    pid = holder_of(database)
+    if pid is not None:
+        raise CommandError(
+            f"a daemon has {database}, pid {pid}",
+            "agent-journal verify, which asks it; or stop it first",
+            ExitCode.REFUSED,
+        )
 
 
 def _asked(journal: Client, progress: Progress) -> dict[str, Any]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = """\
   agent-journal verify-replay report-42 -- python report.py
-  agent-journal read report-42 --json > report-42.ndjson       # keep it with the tests
-  agent-journal verify-replay report-42 --from report-42.ndjson -- python report.py
+  agent-journal read report-42 --json > report-42.ndjson  # for tests
+  agent-journal verify-replay report-42 --from report-42.ndjson -- ./report.py
 """
 
 OUTPUT_LINES_SHOWN: Final = 15

@@ -16,7 +16,8 @@ from .terminal import WIDTH_DEFAULT, harmless, standard_output
 
 EXAMPLES: Final = """\
   agent-journal why report-42
-  agent-journal agents --state parked --json | jq -r .agent_id | xargs -n 1 agent-journal why
+  agent-journal ls --state parked --json | jq -r .agent_id \\
+      | xargs -n 1 agent-journal why
 """
 
 INDENT: Final = "  "

@@ -150,6 +150,19 @@ def compact(agent_id: str, *, force: bool, uid: int | None) -> Request[int]:
     return request
 
 
+def forget(agent_id: str, *, force: bool, wait: bool, uid: int | None) -> Request[int]:
+    """Ask to remove an agent, and all that is left of it."""
+
+    def removed(reply: Reply) -> int:
+        return int(reply["removed"])
+
+    request = ask(
+        "forget", removed, agent_id=agent_id, force=force or None, wait=wait and None, uid=uid
+    )
+    request.may_repeat = False  # by then another agent may have the id
+    return request
+
+
 def stats(uid: int | str | None) -> Request[dict[str, Any]]:
     """Ask for the daemon's counters."""
     return ask("stats", _fields, uid=uid)

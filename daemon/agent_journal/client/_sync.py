@@ -244,6 +244,20 @@ class Client(BlockingHolding):
         """
         return self._perform(requests.compact(agent_id, force=force, uid=uid))
 
+    def forget(
+        self, agent_id: str, *, force: bool = False, wait: bool = True, uid: int | None = None
+    ) -> int:
+        """Remove an agent as if it had never been; return how many entries it had.
+
+        On return nothing of it is left in any file of the journal.  Without *wait*
+        it is gone for every reader, and its bytes go shortly after.
+
+        Raises:
+            AgentUnfinishedError: it has not ended; *force* removes it all the same.
+            NotFoundError: there is no such agent, and nothing is left of one that was.
+        """
+        return self._perform(requests.forget(agent_id, force=force, wait=wait, uid=uid))
+
     def tail(
         self,
         agent_id: str | None = None,

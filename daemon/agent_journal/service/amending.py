@@ -16,6 +16,7 @@ from ..model import AgentId, Micros, Sequence, Uid
 from ..store.base import AgentChange, Copy, NewEntry
 from .committer import Submission
 from .context import Context
+from .daemon_events import How, attempt_ended
 from .heads import Head, remember_key
 
 ENTRY_OVERHEAD_BYTES: Final = 256
@@ -75,6 +76,11 @@ async def head_of(context: Context, uid: Uid, agent_id: AgentId) -> Head:
     return head
 
 
+def next_epoch(context: Context, head: Head) -> int:
+    """Return the epoch of the next owner: above all of the agent, and of any that is gone."""
+    return max(head.epoch, context.heads.namespace(head.uid).epoch_floor) + 1
+
+
 class Amendment:
     """Entries of the daemon's own for one agent, and what becomes of the agent."""
 
@@ -84,6 +90,7 @@ class Amendment:
         self._namespace = context.heads.namespace(head.uid)
         self._now = context.now
         self._entries: list[NewEntry] = []
+        self._ended: How | None = None  # how the agent's attempt ended, if it did
 
     def advance(self, change: Change) -> None:
         """Move the agent's state.
@@ -103,6 +110,20 @@ class Amendment:
             remember_key(self._namespace, head, key, sequence)
         return sequence
 
+    def end_attempt(
+        self,
+        attempt: int,
+        how: How,
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        stderr: str | None = None,
+    ) -> None:
+        """Add that an attempt ended."""
+        self._ended = how
+        told = attempt_ended(attempt, how, exit_code=exit_code, signal=signal, stderr=stderr)
+        self.record(told)
+
     async def commit(self, copy: Copy | None = None) -> None:
         """Queue it, and wait until it is durable.
 
@@ -116,8 +137,10 @@ class Amendment:
                 head.created_at = self._now
         head.is_new = False
         head.submission = self._namespace.submitted + 1
-        change = AgentChange(0, head.record(), has_entry=has_entry, copy=copy)
+        change = head.change(has_entry=has_entry, copy=copy)
         await submit(self._context, head.uid, self._entries, [change])
+        if self._ended is not None:
+            self._context.metrics.attempts_ended[self._ended] += 1
 
     @property
     def now(self) -> Micros:

@@ -34,12 +34,15 @@ from .committer import Committer
 from .config import Config
 from .config_watch import ConfigReloader, watch
 from .context import Context
+from .counting import count_agents
 from .heads import Heads
 from .launchers import Launchers
 from .metrics import Metrics
 from .places import Lock, listening_socket, private_directory, private_journal
 from .private_files import real_path
 from .recovery import bury, recover
+from .redacting import boundary_of
+from .retention import Retention
 from .scrubbing import scrub
 from .server import Server
 from .supervisor import Supervisor
@@ -176,6 +179,7 @@ class App:
             boot_id=_boot_id(),
         )
         self._context = context
+        retention = context.retention = Retention(context)
         supervisor = self._supervisor = self._make_supervisor(context, listener)
         self._apply(reloader.current)
         self._handle_signals(reloader)
@@ -193,6 +197,7 @@ class App:
                         on_change=reloader.on_change,
                         stop=stop,
                         since=reloader.loaded,
+                        journal=self._database,
                     )
                 )
                 watchdog = tasks.create_task(self._feed_watchdog(committer))
@@ -210,9 +215,13 @@ class App:
                 supervisor.begin(tasks)
                 burial = tasks.create_task(bury(context, supervisor, lost))
                 scrubber = tasks.create_task(self._scrub(context))
+                counter = tasks.create_task(count_agents(context))
+                retainer = tasks.create_task(retention.keep())
                 await stop.wait()
                 self._notifier.stopping("answering what is queued")
                 scrubber.cancel()
+                counter.cancel()
+                retainer.cancel()
                 burial.cancel()
                 supervisor.close()
                 server.stop()
@@ -254,6 +263,7 @@ class App:
     def _make_supervisor(self, context: Context, listener: socket.socket) -> Supervisor:
         files = AttemptFiles(self._database.parent / "attempts")
         launchers = Launchers(files, str(listener.getsockname()), context.boot_id)
+        context.attempts = files
         context.resumer = supervisor = Supervisor(context, launchers, os.environ)
         return supervisor
 
@@ -264,6 +274,9 @@ class App:
         if context is None:
             return  # at the start: applied when everything is there
         context.config = config
+        context.boundary = boundary_of(config.redaction)
+        if context.retention is not None:
+            context.retention.look()
         context.admission.limits = config.limits
         committer, commit = context.committer, config.commit
         committer.batch_entries_max = commit.batch_entries_max

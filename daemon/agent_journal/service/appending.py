@@ -1,13 +1,16 @@
 """Checks and numbers an append, against the agent's head in memory.
 
 Nothing is changed before everything was checked, so an append that is refused
-leaves no trace.  Where the head or an old idempotency key is not in memory,
-``record`` says so, and ``prepare`` asks the store; a key greater than any that
-its agent ever used must be new, so rising keys cost no look-up.
+leaves no trace.  ``record_common`` takes what nearly every append is: one entry of
+an agent that runs, and nothing against it.  Whatever else a request is or says,
+``record`` finds out.  Where the head or an old idempotency key is not in memory,
+it says so, and ``prepare`` asks the store; a key greater than any that its agent
+ever used must be new, so rising keys cost no look-up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from typing import Final, Protocol
 
@@ -26,10 +29,13 @@ from ..store.base import AgentChange, AgentNumber, Entry, NewEntry
 from ..wire import (
     Append,
     EntryFields,
+    Request,
+    RequestId,
     appended_reply,
     check_agent_id,
     check_key,
     event_name,
+    is_key,
     is_same_event,
     micros_from,
     terminated_reason,
@@ -51,8 +57,9 @@ class Run(Protocol):
 
     entries: list[NewEntry]
     changes: list[AgentChange]
-    requests: list[Append]
+    ids: list[RequestId]
     sequences: list[int]
+    counts: dict[int, int]
 
 
 class Recorder:
@@ -74,11 +81,57 @@ class Recorder:
         admission = self._admission
         self._is_overfull = admission.is_tight and admission.is_overfull(self._account)
 
+    def record_common(
+        self, lines: Iterator[bytes], run: Run, decode: Callable[[bytes], Request]
+    ) -> Request | None:
+        """Add the common appends that *lines* begin with to *run*; return the first other request.
+
+        This is what happens for each entry, so it is written out.  What is returned
+        was decoded and left alone: ``record`` says what becomes of it, or who else.
+
+        Raises:
+            RefusedLineError: a line is no request; *lines* go on behind it.
+        """
+        own, now = self._own, self.now
+        find, submission = self._own_heads.get, own.submitted + 1
+        add_entry, add_id, add_sequence = run.entries.append, run.ids.append, run.sequences.append
+        for line in lines:
+            request = decode(line)
+            if type(request) is not Append or self._is_overfull:
+                return request
+            head = find(request.agent_id)
+            if (
+                head is None
+                or head.state is not RUNNING
+                or head.is_new
+                or request.entries is not None
+                or request.uid is not None
+                or request.timestamp is not None
+                or (request.epoch or 0) != head.epoch
+                or request.expected_sequence not in (None, head.next_sequence)
+                or ((key := request.key) is not None and not (is_key(key) and key > head.key_high))
+            ):
+                return request
+            event, sequence = request.event, head.next_sequence
+            try:
+                is_common = event_name(event) != TERMINATED
+            except InvalidError:
+                is_common = False
+            if not is_common:
+                return request
+            add_entry(
+                NewEntry(head.number, sequence, now, request.iteration, bytes(event), key)  # type: ignore[arg-type] # event_name saw that it is there
+            )
+            add_id(request.id)
+            add_sequence(sequence)
+            head.next_sequence = sequence + 1  # type: ignore[assignment] # still a sequence
+            head.submission = submission
+            if key is not None:
+                remember_key(own, head, key, sequence)
+        return None
+
     def record(self, request: Append, run: Run) -> bool:
         """Add what *request* records to *run*; False: ``prepare`` has to be asked first.
-
-        This is what happens for each entry, so it is written out: the common
-        append is checked and added here, everything else goes its own way.
 
         Raises:
             RequestError: it is refused, and nothing was changed.
@@ -89,46 +142,8 @@ class Recorder:
                 f"too much is in flight; nothing of this was recorded, try again in {RETRY_MS} ms",
                 retry_ms=RETRY_MS,
             )
-        head = self._own_heads.get(request.agent_id)
-        if head is None or request.entries is not None or request.uid is not None:
-            return self._record_otherwise(head, request, run)
-        event, key = request.event, request.key
-        name = event_name(event)
-        if key is not None:
-            check_key(key)
-            if key <= head.key_high:
-                return False
-        if head.epoch or request.epoch or request.expected_sequence is not None:
-            if _may_be_repeat(head, request):
-                return False
-            _check_fence(head, request)
-        if head.state is not RUNNING or head.is_new or name == TERMINATED:
-            _check_alive(head)
-            self._add(self._own, head, run, name, request)
-        else:
-            sequence = head.next_sequence
-            given = request.timestamp
-            run.entries.append(
-                NewEntry(
-                    head.number,
-                    sequence,
-                    self.now if given is None else micros_from(given),
-                    request.iteration,
-                    bytes(event),  # type: ignore[arg-type] # event_name saw that it is there
-                    key,
-                )
-            )
-            run.sequences.append(sequence)
-            head.next_sequence = sequence + 1  # type: ignore[assignment]
-            head.submission = self._own.submitted + 1
-            if key is not None:
-                remember_key(self._own, head, key, sequence)
-        run.requests.append(request)
-        return True
-
-    def _record_otherwise(self, head: Head | None, request: Append, run: Run) -> bool:
-        """Add an append of several entries, or leave it to ``prepare``."""
         check_agent_id(request.agent_id)
+        head = self._own_heads.get(request.agent_id)
         if head is None or request.uid is not None:
             return False
         check_entries(request)
@@ -151,9 +166,10 @@ class Recorder:
         first = head.next_sequence
         for source in sources:
             self._add(namespace, head, run, event_name(source.event), source)
-        del run.sequences[-len(sources) :]
+        if len(sources) > 1:
+            run.counts[len(run.ids)] = len(sources)
+        run.ids.append(request.id)
         run.sequences.append(first)
-        run.requests.append(request)
 
     def _add(
         self, namespace: Namespace, head: Head, run: Run, name: str, source: Append | EntryFields
@@ -170,11 +186,10 @@ class Recorder:
             if name == TERMINATED and head.attachment is not None:
                 self._context.owners.ending((head.uid, head.agent_id), head.epoch)
             _change(head, name, event)
-            run.changes.append(AgentChange(len(run.entries), head.record()))
+            run.changes.append(head.change(len(run.entries)))
         run.entries.append(
             NewEntry(head.number, sequence, timestamp, source.iteration, event, source.key)
         )
-        run.sequences.append(sequence)
         head.next_sequence = Sequence(sequence + 1)
         if source.key is not None:
             remember_key(namespace, head, source.key, sequence)

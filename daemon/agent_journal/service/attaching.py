@@ -14,7 +14,7 @@ notices is recorded by ``keep_owners``.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -32,16 +32,14 @@ from ..store.attachment import NOTHING, Attachment, Incident
 from ..store.base import AgentRecord
 from ..wire import check_agent_id, micros_from
 from ..wire_requests import Attach, Detach
-from .amending import Amendment, head_of, settle
+from .amending import Amendment, head_of, next_epoch, settle
 from .context import Context
-from .daemon_events import attempt_ended, attempt_started, parked
+from .daemon_events import How, attempt_started, parked
 from .heads import Head
 from .launch_command import launch_means
 from .operations import Caller
 from .owners import Hold, Loss
 from .waiting import has_signal_behind
-
-How = Literal["exited", "signalled", "lost", "detached", "replaced", "launch_failed"]
 
 RETRY_SECONDS: Final = 1.0  # between tries to record a loss on a full disk
 
@@ -67,7 +65,7 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     if is_fresh:
         _end_attempt_before(context, amendment, head)
     if head.state is not AgentState.RESUMING:  # its launch has counted one
-        head.epoch += 1
+        head.epoch = next_epoch(context, head)
     head.state = AgentState.RUNNING
     head.reason = None
     head.kind = request.kind or head.kind
@@ -94,6 +92,7 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     except Exception:
         context.owners.put_back(name, granted["epoch"], before)
         raise
+    context.metrics.attached(is_resumed=is_resumed)
     context.resumer.attached(*name)
     return {**granted, "state": AgentState.RUNNING.value, "resumed": is_resumed}
 
@@ -147,7 +146,7 @@ def _end_attempt_before(context: Context, amendment: Amendment, head: Head) -> N
         head.attempts, head.attachment = 0, None
     elif head.attachment and head.attachment.owner and head.state is AgentState.RUNNING:
         is_alive = context.owners.holder((head.uid, head.agent_id)) is not None
-        amendment.record(attempt_ended(head.attempts, "replaced" if is_alive else "lost"))
+        amendment.end_attempt(head.attempts, "replaced" if is_alive else "lost")
 
 
 async def detach(caller: Caller, request: Detach) -> dict[str, object]:
@@ -177,7 +176,7 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
         return {"state": AgentState.WAITING.value}
     amendment = Amendment(context, head)
     amendment.advance(Change.DETACHED)
-    amendment.record(attempt_ended(head.attempts, "detached"))
+    amendment.end_attempt(head.attempts, "detached")
     known = head.attachment or NOTHING
     head.attachment = replace(known, owner=None, wake_at=wake_at, wait_for=wait_for)
     await amendment.commit()
@@ -222,7 +221,7 @@ async def record_launch(
     amendment = Amendment(context, head)
     amendment.advance(Change.LAUNCHED)
     head.attempts += 1
-    head.epoch += 1  # what the launched process will be granted, and nobody else
+    head.epoch = next_epoch(context, head)  # for the launched process, and nobody else
     started = attempt_started(head.attempts, head.epoch, launched=True, pid=None, command=command)
     sequence = amendment.record(started)
     head.attachment = replace(
@@ -236,6 +235,7 @@ async def record_launch(
     )
     attempt = head.attempts
     await amendment.commit()
+    context.metrics.attempts_launched += 1
     return attempt
 
 
@@ -276,8 +276,7 @@ async def record_end(  # noqa: PLR0913 - what there is to say of an end
     amendment = Amendment(context, head)
     if is_running:
         amendment.advance(Change.LOST)
-        ended = attempt_ended(attempt, how, exit_code=exit_code, signal=signal, stderr=stderr)
-        amendment.record(ended)
+        amendment.end_attempt(attempt, how, exit_code=exit_code, signal=signal, stderr=stderr)
     if is_parked:
         amendment.advance(Change.PARKED)
         amendment.record(parked(park_reason, stderr))
@@ -290,6 +289,7 @@ async def record_end(  # noqa: PLR0913 - what there is to say of an end
     )
     epoch, state = head.epoch, head.state
     await amendment.commit()
+    context.metrics.parks += is_parked
     context.owners.release((uid, agent_id), epoch)
     if is_parked:
         context.resumer.finished(uid, agent_id)
@@ -314,6 +314,7 @@ async def park(
     amendment.record(parked(reason, stderr))
     head.reason = reason or None
     await amendment.commit()
+    context.metrics.parks += 1
     context.resumer.finished(uid, agent_id)
     return True
 
@@ -363,7 +364,7 @@ async def record_loss(context: Context, uid: Uid, agent_id: AgentId, epoch: int)
         return False
     amendment = Amendment(context, head)
     amendment.advance(Change.LOST)
-    amendment.record(attempt_ended(head.attempts, "lost"))
+    amendment.end_attempt(head.attempts, "lost")
     head.attachment = replace(head.attachment, owner=None)
     state = head.state
     await amendment.commit()

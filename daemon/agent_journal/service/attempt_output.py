@@ -130,6 +130,10 @@ class AttemptFiles:
         kept = _entries(self.directory(uid, agent_id, 0).parent)
         return [path for path in kept if path.name.isdigit()]
 
+    def remove(self, uid: Uid, agent_id: AgentId) -> None:
+        """Remove all traces of an agent."""
+        shutil.rmtree(self.directory(uid, agent_id, 0).parent, ignore_errors=True)
+
     @staticmethod
     def _drop_old(agent: Path, kept: int) -> None:
         numbered = sorted(

@@ -90,6 +90,7 @@ class Committer:
         self._queued_bytes = 0
         self._wakeup: asyncio.Future[None] | None = None
         self._listener: asyncio.Future[None] | None = None
+        self._housekeeping: asyncio.Future[None] | None = None
         self._is_closing = False
         self._is_full = False
         self._batch = Batch()  # the one that is on its way
@@ -103,6 +104,11 @@ class Committer:
     def queued_entries(self) -> int:
         """How many entries wait to be committed."""
         return self._queued_entries
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the disk had no room when something was last to be committed."""
+        return self._is_full
 
     def submit(self, uid: Uid, submission: Submission) -> None:
         """Queue *submission*; its waiter is told when it is durable or refused."""
@@ -143,6 +149,18 @@ class Committer:
             self._listener = asyncio.get_running_loop().create_future()
         return self._listener
 
+    def next_housekeeping(self) -> asyncio.Future[None]:
+        """Return what is done when the next slice of housekeeping is.
+
+        Raises:
+            ShuttingDownError: there will be none.
+        """
+        if self._is_closing:
+            raise self.failure or shutting_down()
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.get_running_loop().create_future()
+        return self._housekeeping
+
     async def run(self) -> None:
         """Commit batches until closed, or until the store fails.
 
@@ -171,6 +189,7 @@ class Committer:
             self._is_closing = True
             self._refuse_queued()
             self._notify()
+            self._has_kept_house(self.failure or shutting_down())
 
     async def _has_work(self, done: list[Submission]) -> bool:
         """Wait for a submission; keep house meanwhile.  False: closed, and nothing queued."""
@@ -308,15 +327,30 @@ class Committer:
 
     async def _maintain(self) -> bool:
         self.busy_since = self._clock.monotonic()
+        problem: JournalError | None = None
         try:
             return await self._store.maintain()
         except StorageFullError as error:
             self._report_full(error)
+            problem = error
         except DamagedError as error:
             self._log.critical("journal_damaged", error=str(error))
+            problem = error
         finally:
             self.busy_since = None
+            self._has_kept_house(problem)
         return False
+
+    def _has_kept_house(self, problem: JournalError | None) -> None:
+        """Tell those who wait for it."""
+        waiting, self._housekeeping = self._housekeeping, None
+        if waiting is None:
+            return
+        if problem is None:
+            waiting.set_result(None)
+        else:
+            waiting.set_exception(problem)
+            waiting.exception()  # whoever waited may have left
 
 
 def _unfinished() -> StorageFailedError:

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar, cast
 
 from ..errors import ConfigError
 from .config_resume import LauncherOptions, Resume, TableError, launchers
+from .config_retention import Redaction, Retention
 from .config_values import GIB, KIB, MIB, TIB, Option, choice, count, file_path, group, mode, size
 
 SOCKET_PATH_BYTES_MAX: Final = 107
@@ -101,12 +102,14 @@ class Config:
     access: Access = field(default_factory=Access)
     log: Log = field(default_factory=Log)
     resume: Resume = field(default_factory=Resume)
+    retention: Retention = field(default_factory=Retention)
+    redaction: Redaction = field(default_factory=Redaction)
     launchers: Mapping[str, LauncherOptions] = field(
         default_factory=lambda: MappingProxyType({}), metadata=launchers()
     )
 
 
-_Section = TypeVar("_Section", Limits, Commit, Integrity, Access, Log, Resume)
+_Section = TypeVar("_Section", Limits, Commit, Integrity, Access, Log, Resume, Retention, Redaction)
 
 _NOT_ABOVE: Final = (
     ("limits.connections_per_uid_max", "limits.connections_max"),
@@ -150,6 +153,8 @@ def in_force(running: Config, new: Config) -> Config:
         access=_with_live_of(running.access, new.access),
         log=_with_live_of(running.log, new.log),
         resume=_with_live_of(running.resume, new.resume),
+        retention=_with_live_of(running.retention, new.retention),
+        redaction=_with_live_of(running.redaction, new.redaction),
         launchers=new.launchers,
     )
 

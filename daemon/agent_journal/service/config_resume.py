@@ -114,12 +114,13 @@ def tables(
     return {"option": Option(parse=parse)}
 
 
-def _values(
+def values_in(
     name: str,
     table: Mapping[str, object],
     declared: tuple[Field[Any], ...],
     problems: list[tuple[str, str]],
 ) -> dict[str, Any]:
+    """Return the options in a table; what is wrong with any is added to *problems*."""
     known = {one.name: cast("Option", one.metadata["option"]) for one in declared}
     values: dict[str, Any] = {}
     for key, raw in table.items():
@@ -138,14 +139,14 @@ def _values(
 def _kind(
     name: str, table: Mapping[str, object], problems: list[tuple[str, str]]
 ) -> Mapping[str, Any]:
-    return MappingProxyType(_values(name, table, fields(KindLimits), problems))
+    return MappingProxyType(values_in(name, table, fields(KindLimits), problems))
 
 
 def _launcher(
     name: str, table: Mapping[str, object], problems: list[tuple[str, str]]
 ) -> LauncherOptions:
     before = len(problems)
-    launcher = LauncherOptions(**_values(name, table, fields(LauncherOptions), problems))
+    launcher = LauncherOptions(**values_in(name, table, fields(LauncherOptions), problems))
     if len(problems) == before and (launcher.argv is None) is (launcher.unit is None):
         problems.append((name, "needs either argv (a program) or unit (a template unit)"))
     return launcher

@@ -50,6 +50,13 @@ It is also how often the watching thread wakes up, and how late it sees the stop
 LOOK_MS: Final = 5000
 """How often the file is looked at when no event says so."""
 
+BUSY_LOOK_MS: Final = 500
+"""How often it is looked at beside the journal, where events are not asked for.
+
+Each write of each commit would be one, and wake the watching thread up: a tenth of all
+the processor time that an entry costs.
+"""
+
 
 class FileState(NamedTuple):
     """What tells one state of a file from another."""
@@ -72,21 +79,23 @@ def file_state(path: Path) -> FileState | None:
     )
 
 
-async def watch(
+async def watch(  # noqa: PLR0913 - they are what is known of one file
     path: Path,
     *,
     on_change: Callable[[], object],
     stop: asyncio.Event,
     since: FileState | EllipsisType | None = ...,
     look_ms: int = LOOK_MS,
+    journal: Path | None = None,
 ) -> None:
     """Call ``on_change`` whenever the file is another one than before, until ``stop`` is set.
 
-    ``since`` is the state that was loaded; without it, the one found now.
+    ``since`` is the state that was loaded; without it, the one found now.  The directory
+    of ``journal`` is not watched, but looked at now and then.
     """
     path = Path(os.getcwd(), path)  # noqa: PTH109 - a relative path has no parents to go up
     known = file_state(path) if since is ... else since
-    async with aclosing(_hints(path, stop=stop, look_ms=look_ms)) as hints:
+    async with aclosing(_hints(path, journal, stop=stop, look_ms=look_ms)) as hints:
         async for _ in hints:
             state = file_state(path)
             if state != known and not stop.is_set():
@@ -94,11 +103,16 @@ async def watch(
                 on_change()
 
 
-async def _hints(path: Path, *, stop: asyncio.Event, look_ms: int) -> AsyncGenerator[None, None]:
+async def _hints(
+    path: Path, journal: Path | None, *, stop: asyncio.Event, look_ms: int
+) -> AsyncGenerator[None, None]:
     """Yield whenever the file may have changed, until ``stop`` is set."""
     while not stop.is_set():
         yield  # for what happened while nothing was watched
         anchor = _anchor(path)
+        if journal is not None and _anchor(journal).is_same(anchor):
+            await _rest(stop, BUSY_LOOK_MS)
+            continue
         events = watchfiles.awatch(
             anchor.directory,
             watch_filter=None,
@@ -134,6 +148,10 @@ class _Anchor(NamedTuple):
     directory: Path
     device: int
     inode: int
+
+    def is_same(self, other: _Anchor) -> bool:
+        """Tell whether both are one directory, whatever it is called."""
+        return (self.device, self.inode) == (other.device, other.inode)
 
 
 def _anchor(path: Path) -> _Anchor:

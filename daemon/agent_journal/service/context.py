@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -11,11 +11,16 @@ from ..clock import Clock
 from ..model import AgentId, Micros, Uid
 from ..store.base import Store
 from .admission import Admission
+from .attempt_output import AttemptFiles
 from .committer import Committer
 from .config import Config
 from .heads import Heads
 from .metrics import Metrics
 from .owners import Owners
+from .redacting import Boundary
+
+if TYPE_CHECKING:
+    from .retention import Retention  # which uses a context
 
 
 class Sink(Protocol):
@@ -115,6 +120,9 @@ class Context:
     boot_id: str
     owners: Owners = field(default_factory=Owners)
     resumer: Resumer = field(default_factory=NoResumer)
+    boundary: Boundary | None = None  # none: everything is recorded as it comes
+    retention: Retention | None = None  # none: nothing is ever removed by itself
+    attempts: AttemptFiles | None = None  # none: nothing is started here
 
     @property
     def now(self) -> Micros:

@@ -7,6 +7,7 @@ that came; members that have nothing to say are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.json import encode
@@ -14,6 +15,8 @@ from msgspec.json import encode
 STDERR_BYTES_MAX = 4096
 
 Members = Mapping[str, object]
+
+How = Literal["exited", "signalled", "lost", "detached", "replaced", "launch_failed"]
 
 
 def event(name: str, members: Members) -> bytes:
@@ -43,7 +46,7 @@ def attempt_started(
 
 def attempt_ended(
     attempt: int,
-    how: str,
+    how: How,
     *,
     exit_code: int | None = None,
     signal: str | None = None,

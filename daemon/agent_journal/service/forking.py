@@ -85,7 +85,7 @@ async def _copy(context: Context, source: AgentRecord, number: AgentNumber, coun
     """Copy the first *count* entries; return the greatest iteration among them."""
     last_iteration = sequence = 0
     record = replace(source, number=number)
-    changes = [AgentChange(0, record, copy=Copy.BEGUN)]
+    changes = [AgentChange(0, record, None, copy=Copy.BEGUN)]
     await submit(context, source.uid, changes=changes)
     while sequence < count:
         entries = await context.store.read(
@@ -118,5 +118,5 @@ class _Nobody:
 
 def _give_up(context: Context, copy: AgentRecord) -> None:
     """Have the copies swept, behind those that are on their way."""
-    changes = [AgentChange(0, copy, copy=Copy.GIVEN_UP)]
+    changes = [AgentChange(0, copy, None, copy=Copy.GIVEN_UP)]
     context.committer.submit(copy.uid, Submission(_Nobody(), changes=changes))

@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from ..clock import Clock
-from ..model import AgentId, Micros, Sequence, Uid
-from ..store.base import AgentRecord, Store
+from ..model import AgentId, AgentState, Micros, Sequence, Uid
+from ..store.base import AgentChange, AgentNumber, AgentRecord, Copy, Store
 
 HEADS_MAX: Final = 16_384
 KEYS_MAX: Final = 1024
@@ -31,6 +31,7 @@ class Head(AgentRecord):
 
     submission: int = 0  # the last one of its namespace that holds an entry of it
     is_new: bool = False  # nothing of it was queued yet, nor committed
+    queued_state: AgentState | None = None  # as the last change that was queued has it
     keys: dict[str, Sequence] = msgspec.field(default_factory=dict)  # used lately
     keys_before: dict[str, Sequence] = msgspec.field(default_factory=dict)  # and before these
     keys_before_submission: int = 0  # when that is committed, the store knows keys_before
@@ -40,6 +41,19 @@ class Head(AgentRecord):
         """Return what the store is to know of the agent from now on."""
         return AgentRecord(*[getattr(self, name) for name in _RECORD_FIELDS])
 
+    def change(
+        self,
+        index: int = 0,
+        *,
+        compacted: AgentNumber | None = None,
+        has_entry: bool = True,
+        copy: Copy | None = None,
+        is_removed: bool = False,
+    ) -> AgentChange:
+        """Return the change that tells the store of it, to be queued."""
+        was, self.queued_state = self.queued_state, self.state
+        return AgentChange(index, self.record(), was, compacted, has_entry, copy, is_removed)
+
 
 class Namespace:
     """The heads of one uid, and how far its submissions were committed.
@@ -47,9 +61,10 @@ class Namespace:
     Submissions of a namespace are committed in the order in which they came.
     """
 
-    __slots__ = ("committed", "heads", "submitted")
+    __slots__ = ("committed", "epoch_floor", "heads", "submitted")
 
-    def __init__(self) -> None:
+    def __init__(self, epoch_floor: int = 0) -> None:
+        self.epoch_floor = epoch_floor  # the highest epoch of agents that were removed
         self.heads: dict[str, Head] = {}
         self.submitted = 0
         self.committed = 0
@@ -73,7 +88,10 @@ class Heads:
 
     def namespace(self, uid: Uid) -> Namespace:
         """Return the namespace of *uid*, which stays the same one."""
-        return self._namespaces.setdefault(uid, Namespace())
+        found = self._namespaces.get(uid)
+        if found is None:
+            found = self._namespaces[uid] = Namespace(self._store.epoch_floor(uid))
+        return found
 
     async def load(self, uid: Uid, agent_id: AgentId) -> None:
         """Bring the head of an agent into memory, or a new one where there is none."""
@@ -107,6 +125,22 @@ class Heads:
             updated_at=now,
             is_new=True,
         )
+
+    def begin_anew(self, head: Head) -> None:
+        """Have an agent that is removed by the next submission be one that never was."""
+        namespace = self.namespace(head.uid)
+        namespace.epoch_floor = max(namespace.epoch_floor, head.epoch)
+        anew = self._new(head.uid, head.agent_id)
+        anew.submission = namespace.submitted + 1
+        namespace.heads[head.agent_id] = anew
+
+    def drop_unborn(self, uid: Uid, agent_id: AgentId) -> None:
+        """Drop the head of an agent that there is not, if nobody begins it."""
+        namespace = self.namespace(uid)
+        head = namespace.heads.get(agent_id)
+        if head is not None and head.is_new and namespace.is_committed(head):
+            del namespace.heads[agent_id]
+            self._count -= 1
 
     def _put(self, head: Head) -> None:
         if self._count >= self._heads_max:
@@ -150,4 +184,6 @@ def recent_key(head: Head, key: str) -> Sequence | None:
 
 
 def _head(record: AgentRecord) -> Head:
-    return Head(*[getattr(record, name) for name in _RECORD_FIELDS])
+    head = Head(*[getattr(record, name) for name in _RECORD_FIELDS])
+    head.queued_state = head.state
+    return head

@@ -6,6 +6,7 @@ its entries, the configuration and the clock.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from .attaching import record_end
 from .attempt_output import Outcome
 from .attempt_progress import progress_of
 from .context import Context
-from .launchers import Means, NoMeansError, means_for
+from .launchers import Attempt, Means, NoMeansError, means_for
 from .owners import Name
 from .resume_policy import Cause, Decision, Launch, Park, after, decide
 
@@ -69,6 +70,14 @@ async def prepared(
         if isinstance(decision, Park):
             raise ParkError(decision.reason)
     return means, replace(incident, attempts=incident.attempts + 1, next_attempt_at=None)
+
+
+async def ended(context: Context, attempt: Attempt) -> Outcome:
+    """Return how an attempt ended, as it may be recorded."""
+    outcome = await attempt.outcome()
+    if context.boundary is None:
+        return outcome
+    return dataclasses.replace(outcome, stderr=context.boundary.text(outcome.stderr))
 
 
 async def record_outcome(  # noqa: PLR0913 - what record_end takes

@@ -30,7 +30,7 @@ from ..errors import (
 from ..lifecycle import is_terminal
 from ..model import AgentId, AgentState, Sequence, Uid
 from ..store.attachment import Attachment, attachment_text
-from ..store.base import AgentChange, AgentNumber, AgentRecord, Entry, NewEntry
+from ..store.base import AgentNumber, AgentRecord, Entry, NewEntry
 from ..wire import check_agent_id, check_key, id_prefix, micros_from, render_timestamp
 from ..wire_requests import Attach, CommandFields, Export, Import, ImportedAgent, ImportedEntry
 from .amending import head_of, settle, submit
@@ -67,7 +67,7 @@ async def export(caller: Caller, request: Export) -> bytes:
         if not found:
             break  # compacted meanwhile
         for entry, key in found:
-            piece = _rendered(record, entry, key)
+            piece = rendered(record, entry, key)
             if pieces and len(piece) > room:
                 room = 0
                 break
@@ -79,7 +79,7 @@ async def export(caller: Caller, request: Export) -> bytes:
         b'%b"ok":true,"agent":%b,"begins_at":%d,"entries":[%b],"next_sequence":%d,"more":%b}\n'
         % (
             id_prefix(request.id),
-            msgspec.json.encode(_given_out(record)),
+            msgspec.json.encode(given_out(record)),
             await _beginning(context, record),
             b",".join(pieces),
             sequence,
@@ -94,7 +94,8 @@ async def _beginning(context: Context, record: AgentRecord) -> int:
     return found[0].position if found else -1
 
 
-def _rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
+def rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
+    """Return an entry as it is given out."""
     return _ENTRY % (
         entry.sequence,
         render_timestamp(entry.timestamp).encode(),
@@ -105,7 +106,7 @@ def _rendered(record: AgentRecord, entry: Entry, key: str | None) -> bytes:
     )
 
 
-def _given_out(record: AgentRecord) -> dict[str, object]:
+def given_out(record: AgentRecord) -> dict[str, object]:
     """Return an agent as a crash would leave it."""
     state, attachment = record.state, record.attachment
     if attachment is not None:
@@ -259,7 +260,7 @@ async def _record(
     head.updated_at = new[-1].timestamp
     head.is_new = False
     head.submission = namespace.submitted + 1
-    changes = [AgentChange(0, head.record())] if begins or is_last else []
+    changes = [head.change()] if begins or is_last else []
     await submit(context, head.uid, new, changes)
 
 

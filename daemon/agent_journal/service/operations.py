@@ -7,8 +7,6 @@ What goes on for long goes on in slices, and the store lets commits in between.
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -35,14 +33,13 @@ from ..model import (
     Sequence,
     Uid,
 )
-from ..store.base import AgentChange, AgentRecord, Filter
+from ..store.base import AgentRecord, Filter
 from ..wire import (
     Compact,
     Describe,
     EntryRenderer,
     Hello,
     Read,
-    Stats,
     Tail,
     check_agent_id,
     id_prefix,
@@ -53,7 +50,6 @@ from .amending import head_of, submit
 from .context import Context, Sink
 from .description import shown
 from .peer import Peer
-from .scrubbing import scrub_figures
 
 AGENTS_MAX: Final = 1000
 TAIL_SLICE_ENTRIES: Final = 1000
@@ -212,6 +208,8 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     await caller.agent(uid, request.agent_id)
     namespace = context.heads.namespace(uid)
     head = await head_of(context, uid, AgentId(request.agent_id))
+    if head.is_new:
+        raise NotFoundError(f"there is no agent {head.agent_id} of uid {uid} any more")
     if not is_terminal(head.state) and not request.force:
         raise AgentUnfinishedError(
             f"{head.agent_id} is {head.state}; finish it with Terminated first, "
@@ -229,48 +227,9 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
     head.keys_before.clear()
     head.submission = namespace.submitted + 1
     head.updated_at = Micros(context.clock.wall_us())
-    left = head.record()
-    changes = [AgentChange(0, left, compacted=ended), AgentChange(0, left, has_entry=False)]
+    changes = [head.change(compacted=ended), head.change(has_entry=False)]
     await submit(context, uid, changes=changes)
     return {"removed": removed}
-
-
-def stats(caller: Caller, request: Stats) -> dict[str, object]:
-    """Give counters and gauges: the caller's own, and to an administrator the host's as well.
-
-    The host's would tell anybody the size of each event of another, and how often
-    he is refused.
-    """
-    uid = caller.namespaces(request.uid) if request.uid is not None else caller.peer.uid
-    context = caller.context
-    metrics, admission = context.metrics, context.admission
-    shown = [account for owner, account in admission.accounts.items() if uid in (None, owner)]
-    commit = metrics.commit_seconds
-    own: dict[str, object] = {
-        "version": __version__,
-        "sqlite_version": sqlite3.sqlite_version,
-        "pid": os.getpid(),
-        "uptime_seconds": round(context.clock.monotonic() - metrics.started, 3),
-        "connections": sum(account.connections for account in shown),
-        "bytes_in_flight": sum(account.bytes_in_flight for account in shown),
-        "commit_ms_p50": round(commit.quantile(0.5) * 1000, 3),
-        "commit_ms_p99": round(commit.quantile(0.99) * 1000, 3),
-        "commit_ms_max": round(commit.max_seconds * 1000, 3),
-    }
-    if not caller.is_admin:
-        return own
-    return own | {
-        "connections_accepted": metrics.connections_accepted,
-        "connections_refused": metrics.connections_refused,
-        "queued_entries": context.committer.queued_entries,
-        "entries_committed": metrics.entries,
-        "bytes_committed": metrics.entry_bytes,
-        "commits": metrics.commits,
-        "batch_entries_mean": round(metrics.entries / max(metrics.commits, 1), 2),
-        "batch_entries_max": metrics.batch_entries_max,
-        "refused": dict(metrics.refused),
-        **scrub_figures(context.store),
-    }
 
 
 async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None:
@@ -299,7 +258,7 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
         scan = await context.store.scan(
             wanted,
             from_position=position,
-            limit=TAIL_SLICE_ENTRIES,
+            limit=max(min(TAIL_SLICE_ENTRIES, end - position), 1),
             bytes_max=context.config.limits.reply_bytes_max,
         )
         lines = [

@@ -22,7 +22,7 @@ from ..errors import (
     SequenceConflictError,
     StaleEpochError,
 )
-from ..wire import Append, RequestId, appended_replies, appended_reply, error_reply
+from ..wire import RequestId, appended_replies, appended_reply, error_reply
 from .committer import Submission
 
 # What is said of how an agent stands; ``fork`` says of another that there is one.
@@ -40,22 +40,22 @@ GROUNDED: Final = (
 class Run(Submission):
     """Neighbouring appends of one connection, and how to answer them."""
 
-    requests: list[Append] = msgspec.field(default_factory=list)
-    sequences: list[int] = msgspec.field(default_factory=list)
+    ids: list[RequestId] = msgspec.field(default_factory=list)
+    sequences: list[int] = msgspec.field(default_factory=list)  # each request's first one
+    counts: dict[int, int] = msgspec.field(default_factory=dict)  # by place, of several entries
 
     def replies(self) -> bytes:
         """Return the replies, once it is known what became of the entries."""
-        requests = self.requests
-        ids = [request.id for request in requests]
+        ids = self.ids
         if self.error is not None:
             return b"".join([error_reply(request_id, self.error) for request_id in ids])
         position: int = self.position or 0
-        if len(self.entries) == len(requests) and set(map(type, ids)) == {int}:
+        if not self.counts and set(map(type, ids)) == {int}:
             return appended_replies(ids, self.sequences, position)  # type: ignore[arg-type]
         replies = []
-        for request, sequence in zip(requests, self.sequences, strict=True):
-            count = 1 if request.entries is None else len(request.entries)
-            replies.append(appended_reply(request.id, sequence, position, count))
+        for place, (request_id, sequence) in enumerate(zip(ids, self.sequences, strict=True)):
+            count = self.counts.get(place, 1)
+            replies.append(appended_reply(request_id, sequence, position, count))
             position += count
         return b"".join(replies)
 

@@ -80,6 +80,7 @@ async def _look(context: Context, store: Scrubbed) -> float:
     if mark.scrub_page == 1 and 0 <= now - mark.scrubbed_at < rest:
         return LOOK_SECONDS
     pages = await store.scrub(now)
+    context.metrics.scrub_bytes += pages * mark.page_bytes
     if not pages:
         context.log.info("journal_scrubbed", pages=mark.pages)
         return LOOK_SECONDS

@@ -6,12 +6,17 @@ import asyncio
 import resource
 import select
 import socket
+from collections.abc import Callable
 from typing import Final, cast
 
 from ..errors import ForbiddenError, JournalError, TooManyConnectionsError
 from ..model import Uid
 from ..wire import error_reply
 from .context import Context
+from .exposition import CONTENT_TYPE, exposition
+from .figures import all_figures
+from .http_requests import METHOD_BYTES_MAX, HttpRequest, is_http
+from .operations import Caller
 from .peer import Peer, overflow_uid, peer_of
 from .places import BACKLOG
 from .session import WINDOW_BYTES, Session
@@ -30,6 +35,10 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport
         self._session: Session | None = None
+        self._receive: Callable[[bytes], None] = self._look_at_begin
+        self._begin = b""  # as long as it may be that of HTTP, or of a request
+        self._scrape: HttpRequest | None = None
+        self._peer: Peer
         self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._session = self._server.begin(peer, self)
+        self._peer = peer
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         """Lend the server's buffer: it is read into, and handed on, in one go."""
@@ -55,15 +65,57 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Hand what was read to the session."""
         if self._session is not None:
-            self._session.receive(bytes(self._server.view[:nbytes]))
+            self._receive(bytes(self._server.view[:nbytes]))
 
     def eof_received(self) -> bool:
         """Keep the way back open: what was asked is still answered."""
         if self._session is None:
             return False
+        if self._scrape is not None:
+            self._answer(self._scrape.end())
+            return True
+        if self._begin:
+            self._session.receive(self._begin)
         self._session.end()
         self._watch_for_the_end()
         return True
+
+    # What the connection is spoken in: from then on ``_receive`` takes what comes
+
+    def _look_at_begin(self, data: bytes) -> None:
+        """Tell a scrape from a session, by no more bytes than it takes."""
+        self._begin += data
+        is_scrape = is_http(self._begin[:METHOD_BYTES_MAX])
+        if is_scrape is None:
+            return
+        begin, self._begin = self._begin, b""
+        if is_scrape:
+            self._scrape = HttpRequest(self._page)
+            self._receive = self._receive_head
+        elif self._session is not None:
+            self._receive = self._session.receive
+        self._receive(begin)
+
+    def _receive_head(self, data: bytes) -> None:
+        """Take in some of a scrape's head: in the budget of lines that have not ended."""
+        if self._scrape is None or self._transport.is_closing():
+            return
+        admission, before = self._server.context.admission, self._scrape.held_bytes
+        answer = self._scrape.feed(data)
+        admission.partial_bytes += self._scrape.held_bytes - before
+        if answer is not None:
+            self._answer(answer)
+        elif admission.is_holding_too_much:
+            self._answer(self._scrape.refuse())
+
+    def _answer(self, answer: bytes) -> None:
+        self.write(answer)
+        self.close()
+
+    def _page(self) -> tuple[str, str]:
+        """Return what a scrape is for, as far as whoever asks may see it."""
+        caller = Caller(self._server.context, self._peer, self)
+        return exposition(all_figures(caller)), CONTENT_TYPE
 
     def _watch_for_the_end(self) -> None:
         """Find out that a client that sends nothing more has left a stream.
@@ -81,6 +133,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End the session."""
+        if self._scrape is not None:
+            self._server.context.admission.partial_bytes -= self._scrape.held_bytes
         if self._session is not None:
             self._set_unsent(0)
             self._session.lost()

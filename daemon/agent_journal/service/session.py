@@ -41,7 +41,7 @@ from ..wire import (
     ok_reply,
 )
 from ..wire_requests import HoldingRequest, KeepingRequest
-from . import keeping, listing, operations
+from . import figures, keeping, listing, operations
 from .appending import Recorder
 from .committer import shutting_down
 from .context import Context, Sink
@@ -231,20 +231,24 @@ class Session:
 
     def _handle(self, received: list[bytes]) -> None:
         """Serve lines, up to one that has to wait for the store, or until it is enough."""
-        record = self._recorder.record
-        self._recorder.begin()
+        recorder = self._recorder
+        recorder.begin()
         run = self._run = Run(self)
         answers = 0
+        boundary = self._context.boundary
+        decode = decode_request if boundary is None else boundary.decode_request
         lines = iter(received)
-        for line in lines:
+        while True:
             try:
-                request = decode_request(line)
+                request = recorder.record_common(lines, run, decode)
             except RefusedLineError as refused:
                 self._say(error_reply(refused.request_id, refused.error), refused.error)
             else:
+                if request is None:
+                    break
                 try:
                     if type(request) is Append:
-                        if record(request, run):
+                        if recorder.record(request, run):
                             continue
                         self._serve(request, lines)
                         return
@@ -264,10 +268,10 @@ class Session:
     def _submit(self, uid: Uid | None = None) -> None:
         """Queue the run that has been gathered, in the namespace of *uid*."""
         run, self._run = self._run, None
-        if run is None or not run.requests:
+        if run is None or not run.ids:
             return
         size = sum([len(entry.event) for entry in run.entries])
-        run.size_bytes = size + LINE_OVERHEAD_BYTES * len(run.requests)
+        run.size_bytes = size + LINE_OVERHEAD_BYTES * len(run.ids)
         self._pending.append(run)
         self._count_in_flight(run.size_bytes)
         self._context.committer.submit(self.uid if uid is None else uid, run)
@@ -349,7 +353,7 @@ class Session:
             case Compact():
                 self._say(ok_reply(request.id, await operations.compact(caller, request)))
             case Stats():
-                self._say(ok_reply(request.id, operations.stats(caller, request)))
+                self._say(ok_reply(request.id, figures.stats(caller, request)))
             case Tail():
                 await operations.tail(caller, request, self._begin_stream)
             case Close():
@@ -426,7 +430,7 @@ class Session:
             elif first.position is not None or first.error is not None:
                 answered_bytes += first.size_bytes
                 if first.error is not None:
-                    self._context.metrics.refused[first.error.code] += len(first.requests)
+                    self._context.metrics.refused[first.error.code] += len(first.ids)
                 replies.append(first.replies())
             else:
                 break

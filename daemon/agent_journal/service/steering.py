@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from ..errors import AgentAttachedError, InvalidError, KeyConflictError
+from ..errors import AgentAttachedError, InvalidError, KeyConflictError, NotFoundError
 from ..lifecycle import Change, advance, is_terminal
 from ..model import AgentId, AgentState, Uid
 from ..store.attachment import Incident
@@ -30,7 +30,7 @@ from ..wire_requests import (
 from . import attaching
 from .amending import Amendment, head_of, settle
 from .context import Context
-from .daemon_events import attempt_ended, decided, event, signalled
+from .daemon_events import decided, event, signalled
 from .forking import fork
 from .heads import Head, recent_key
 from .operations import Caller
@@ -70,7 +70,18 @@ async def _known_head(caller: Caller, uid: Uid, agent_id: str) -> Head:
     """
     check_agent_id(agent_id)
     await caller.agent(uid, agent_id)
-    return await head_of(caller.context, uid, AgentId(agent_id))
+    return _there(await head_of(caller.context, uid, AgentId(agent_id)))
+
+
+def _there(head: Head) -> Head:
+    """Return the head of an agent that was not removed meanwhile.
+
+    Raises:
+        NotFoundError: it was.
+    """
+    if head.is_new:
+        raise NotFoundError(f"there is no agent {head.agent_id} of uid {head.uid} any more")
+    return head
 
 
 async def signal(caller: Caller, request: Signal) -> dict[str, object]:
@@ -88,7 +99,7 @@ async def signal(caller: Caller, request: Signal) -> dict[str, object]:
         if sequence is not None:
             await _check_same_signal(context, head, sequence, told)
             return {"sequence": sequence, "duplicate": True}
-        head = context.heads.namespace(uid).heads[request.agent_id]
+        head = _there(context.heads.namespace(uid).heads[request.agent_id])
     amendment = Amendment(context, head)
     amendment.advance(Change.TOLD)
     sequence = amendment.record(told, key=key)
@@ -143,7 +154,7 @@ async def decide(caller: Caller, request: Decide) -> dict[str, object]:
     check_agent_id(request.agent_id)
     agent = await caller.agent(uid, request.agent_id)
     standing = await standing_of(context, uid, agent.agent_id, request.step)
-    head = await head_of(context, uid, agent.agent_id)
+    head = _there(await head_of(context, uid, agent.agent_id))
     if standing is not Standing.IN_DOUBT and not is_terminal(head.state):
         raise InvalidError(
             f'"step": {request.step!r:.80} of {agent.agent_id} is {standing.value}; '
@@ -212,7 +223,7 @@ async def resume(caller: Caller, request: Resume) -> dict[str, object]:
         change = _unparking(context, head)
         if change is Change.UNPARKED and head.attachment is not None and head.attachment.owner:
             # Its owner is gone, and whoever would record that comes too late.
-            amendment.record(attempt_ended(head.attempts, "lost"))
+            amendment.end_attempt(head.attempts, "lost")
             head.attachment = replace(head.attachment, owner=None)
         amendment.advance(change)
         amendment.record(event("Unparked", {"reason": request.reason}))

@@ -26,7 +26,7 @@ from .amending import settle, surely
 from .attempt_output import Outcome, cleaned
 from .context import Context
 from .crash_signatures import signature_of
-from .incidents import ParkError, after_end, prepared, record_outcome
+from .incidents import ParkError, after_end, ended, prepared, record_outcome
 from .launch_queue import LaunchQueue
 from .launch_systemd import LaunchError
 from .launched import Alarm, Launched, find_again
@@ -245,7 +245,7 @@ class Supervisor:
                 return
             outcome = Outcome(how="lost")
             if attempt is not None:
-                outcome = await attempt.outcome()
+                outcome = await ended(self._context, attempt)
                 attempt.close()
             end = record_outcome(self._context, name, record.attempts, outcome)
             await surely(self._context, uid, end)
@@ -433,7 +433,7 @@ class Supervisor:
 
     async def _finish(self, name: Name, launched: Launched) -> None:
         try:
-            outcome = await launched.attempt.outcome()
+            outcome = await ended(self._context, launched.attempt)
             if launched.complaint:
                 outcome = outcome.with_note(f"agent-journald: {launched.complaint}")
             while True:

@@ -86,6 +86,8 @@ class PageCopy:
         self.pages = os.fstat(self._descriptor).st_size // self.page_bytes
         if self.pages > len(self._wanted):
             self._wanted.extend(b"\1" * (self.pages - len(self._wanted)))
+        for place in range(self.pages, len(self._wanted)):
+            self._wanted[place] = 0  # the file was cut off before them
 
     def is_almost_done(self) -> bool:
         """Tell whether the rest can be read in one go."""

@@ -10,11 +10,11 @@ Every backend passes ``agent_journal.testing.store_contract``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 import msgspec
 
@@ -24,6 +24,9 @@ from .attachment import Attachment
 # The identity of one history of an agent inside the store: compacting an agent
 # gives it a new one, so entries of the old history can never be taken for new.
 AgentNumber = NewType("AgentNumber", int)
+
+# How many agents a uid has in a state; those of which there are none may be left out.
+AgentCounts = Mapping[tuple[Uid, AgentState], int]
 
 
 class AgentRecord(msgspec.Struct):
@@ -85,14 +88,17 @@ class AgentChange(msgspec.Struct):
 
     With *compacted*, the history of that number ends here, and *record* is the
     agent that is left, with the number of its next history.  With *copy*, the
-    record's number is a history that is being copied.
+    record's number is a history that is being copied.  With *is_removed*, the
+    agent ends here with its history: nothing is known of it from then on.
     """
 
     index: int  # of the batch's entry that did it; a new agent's first position is there
     record: AgentRecord
+    was: AgentState | None  # its state before; none: there was no such agent
     compacted: AgentNumber | None = None
     has_entry: bool = True  # False: ``updated_at`` stays that of the newest entry
     copy: Copy | None = None
+    is_removed: bool = False
 
 
 @dataclass(slots=True)
@@ -117,6 +123,29 @@ class Scan:
     entries: list[tuple[AgentRecord, Entry]]
     next_position: Position  # where the next slice begins
     is_end: bool  # nothing was committed at or behind ``next_position``
+
+
+class EndedGroup(NamedTuple):
+    """Agents that have ended, of one state and one kind."""
+
+    state: AgentState
+    kind: str | None
+    oldest: Micros  # when the first of them ended
+
+
+class Space(NamedTuple):
+    """How much room a journal takes."""
+
+    file_bytes: int  # of the database
+    free_bytes: int  # of these hold nothing, and are written to next
+    log_bytes: int = 0  # the write-ahead log
+    sums_bytes: int = 0
+    gives_back: bool = False  # what is free is given back to the disk by and by
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the database holds something."""
+        return self.file_bytes - self.free_bytes
 
 
 class Store(Protocol):
@@ -224,6 +253,56 @@ class Store(Protocol):
 
         In order of first position.  A slice: at most *limit*, or fewer; none is
         the end.
+        """
+        ...
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        """Return of which states and kinds there are agents that have ended."""
+        ...
+
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return up to *limit* agents of a group that ended before a time, the first ones first.
+
+        That is, whose newest entries have such timestamps, as far as that is settled:
+        who is to be sure of it looks at the agent.
+        """
+        ...
+
+    async def count_ended(self, state: AgentState, kind: str | None, *, before: int) -> int:
+        """Return how many agents of a group ended before a time."""
+        ...
+
+    def epoch_floor(self, uid: Uid) -> int:
+        """Return the highest epoch that an agent of *uid* had which was removed.
+
+        A process of that time may live; an agent that begins anew under the same id
+        gets a higher one, so that it is fenced off.
+        """
+        ...
+
+    async def is_swept(self, number: AgentNumber | None = None) -> bool:
+        """Tell whether all entries of a history that ended are gone; ``None``: of every one."""
+        ...
+
+    async def erase(self) -> None:
+        """Have nothing of what was swept be left in any file of the journal."""
+        ...
+
+    async def space(self) -> Space:
+        """Return how much room the journal takes."""
+        ...
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are; ``None`` until all were counted once."""
+        ...
+
+    async def count_agents(self) -> bool:
+        """Count a slice of the agents that were there before the store was opened.
+
+        False: all are counted, and from then on it is known without a look at them.
         """
         ...
 

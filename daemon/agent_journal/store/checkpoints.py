@@ -32,7 +32,9 @@ from typing import Final
 
 from ..errors import DamagedError, StorageFailedError, StorageFullError
 from .page_sums import Flags, Mark, PageSums, page_sum, sums_path
+from .rows import PAGE_BYTES
 from .wal_scan import FRAME_HEADER_BYTES, HEADER_BYTES, Salts, wal_path
+from .wiping import Wipe
 
 CHUNK_FRAMES: Final = 128
 SCRUB_PAGES: Final = 64  # half a MiB, some half a millisecond
@@ -60,6 +62,7 @@ class Checkpoints:
         self._buffer = bytearray()
         self._had_rollback = False  # since the WAL was begun anew
         self._frames = 0  # that the last checkpoint copied
+        self.wipe: Wipe | None = None  # one that is going on
 
     @property
     def mark(self) -> Mark | None:
@@ -87,6 +90,8 @@ class Checkpoints:
             StorageFullError: there is no room; nothing may be committed before there is.
         """
         self._mark_housekeeping()
+        if self.wipe is not None:
+            self.wipe.note()
         blocked, frames, copied = self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if blocked:
             raise StorageFailedError("SQLite could not checkpoint: it says busy")
@@ -323,6 +328,26 @@ class Checkpoints:
                 raise DamagedError(
                     f"page {wrong[0]} is not what was written", part="page", page=wrong[0]
                 )
+
+    # Wiping the database's pages
+
+    def begin_wipe(self) -> Wipe:
+        """Begin to look for what was left behind in pages, whose sums are all known."""
+        self.wipe = Wipe(self._database, self._descriptor, PAGE_BYTES)
+        return self.wipe
+
+    def write_wiped(self) -> None:
+        """Overwrite what was found so far."""
+        if self.wipe is not None:
+            with _told(self._database):
+                self.wipe.write(self._sums)
+
+    def finish_wipe(self) -> None:
+        """Look at the rest, with nothing in the WAL, and drop what SQLite has in memory."""
+        if self.wipe is not None:
+            self.wipe.look(len(self.wipe))
+            self.write_wiped()
+        self._execute("PRAGMA shrink_memory").fetchall()
 
     def close_sums(self) -> None:
         """Close the sums."""

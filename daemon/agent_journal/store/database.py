@@ -25,14 +25,19 @@ from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
 from .backup import PageCopy
 from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
+from .census import Census
 from .checkpoints import SCRUB_PAGES, Checkpoints
+from .ended import Ended
+from .figures import StoreFigures
 from .integrity import START_BYTES_MAX, SUMMED_SCHEMA
 from .log import Log
 from .opening import migrate, page_count, set_up
 from .records import agent_values, changed_values, checksum_of, is_wanted, record_from
+from .room import Room
 from .rows import ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import Run, unpacked
 from .self_check import CheckedRows, check_rows
+from .settling import settle
 from .sql import QUERIES, with_rows
 from .sweeping import sweep
 from .transaction import Transaction
@@ -40,7 +45,6 @@ from .unsettled import Generation, Slice
 
 SLICE_SECONDS: Final = 0.001
 SLICE_ENTRIES: Final = 512
-SETTLED_PER_STATEMENT: Final = 64
 NAMES_MAX: Final = 32_768
 
 # The queries of agents by first position: the oldest first, the newest first.
@@ -63,6 +67,10 @@ class Database:
         self.copy: PageCopy | None = None  # one that is being taken
         self.checkpoints = Checkpoints(connection.execute, path, descriptor)
         self.log = Log(self._query)
+        self.census = Census(self._query)
+        self.figures = StoreFigures()
+        self.ended = Ended(self._query)
+        self.room = Room(connection.execute, path, self._transaction)
         self.seal = 0  # of the last row, when the database was opened
 
     def prepare(self) -> tuple[Position, AgentNumber]:
@@ -82,6 +90,7 @@ class Database:
         next_position = self._next_position()
         self._check_mark(next_position)
         self.checkpoints.position = next_position
+        self.census.begin(next_position)
         if self.has_base:
             self._make_names_durable()
             self._query("give_up_copies", next_position)
@@ -166,6 +175,7 @@ class Database:
         settling: Slice | None,
     ) -> None:
         """Commit a batch: *rows* for the log, what changes of agents, a slice of the index."""
+        started = perf_counter()
         if not changes and settling is None and len(rows) <= ROWS_PER_STATEMENT:
             # In autocommit a statement is a transaction of its own: it runs without
             # the interpreter's lock from its first insertion to its fsync.
@@ -182,12 +192,14 @@ class Database:
                 for change in changes:
                     self._change(change, first_position, next_position)
                 if settling is not None:
-                    self._settle(settling)
+                    settle(self._query, self._put, settling)
             for change in changes:
                 self._names.pop(change.compacted or change.record.number, None)
+            self.census.take(changes)
         self.checkpoints.position = next_position
         if self.checkpoints.is_void:
             self.checkpoints.mark_void_log()
+        self.figures.write_seconds.observe(perf_counter() - started)
 
     def _insert(self, rows: list[Row]) -> None:
         self._put("insert_rows", rows, ROWS_PER_STATEMENT)
@@ -207,6 +219,8 @@ class Database:
         record = change.record
         if change.compacted is not None:
             self._compact(change.compacted, record, next_position)
+        elif change.is_removed:
+            self.ended.remove(record, next_position)
         elif change.copy is Copy.BEGUN:
             self._query("begin_copy", record.number)
         elif change.copy is Copy.GIVEN_UP:
@@ -253,33 +267,7 @@ class Database:
     def settle(self, settling: Slice) -> None:
         """Put agents' stories into the index."""
         with self._transaction():
-            self._settle(settling)
-
-    def _settle(self, settling: Slice) -> None:
-        generation = settling.generation
-        stories = [(number, generation.stories[number]) for number in settling.numbers]
-        agents = [
-            (
-                number,
-                story.next_sequence,
-                story.last_iteration,
-                story.updated_at,
-                max(story.keys) if story.keys else "",
-            )
-            for number, story in stories
-        ]
-        keys = [
-            (number, key, sequence)
-            for number, story in stories
-            if story.keys
-            for key, sequence in sorted(story.keys.items())
-        ]
-        runs = list(generation.packed_runs(settling.numbers))
-        self._put("put_runs", runs, SETTLED_PER_STATEMENT)
-        self._put("settle_agents", agents, SETTLED_PER_STATEMENT)
-        self._put("put_keys", keys, SETTLED_PER_STATEMENT)
-        if settling.is_last:
-            self._query("set_mark", generation.next_position, "settled_position")
+            settle(self._query, self._put, settling)
 
     def unsettled(self) -> Generation:
         """Read back what was committed behind the index's high-water mark."""
@@ -477,11 +465,19 @@ class Database:
         """Hold some rows of the log against the index and the keys."""
         return check_rows(self._query, self.log, from_position, self._mark("settled_position"))
 
+    def finish_wipe(self) -> None:
+        """Have nothing be left of deleted rows: in the file, in the WAL, or in memory."""
+        self.checkpoint("TRUNCATE")
+        self.checkpoints.finish_wipe()
+        self._make_names_durable()
+
     def checkpoint(self, mode: str) -> None:
         """Copy the WAL into the database; nobody else can be in the way."""
         if self.copy is not None and not self.copy.note():
             self.copy = None
+        started = perf_counter()
         if mode == "TRUNCATE":
             self.checkpoints.truncate()
         else:
             self.checkpoints.passive()
+        self.figures.checkpoint_seconds.observe(perf_counter() - started)

@@ -17,8 +17,10 @@ from typing import Final, TypeVar
 import aiosqlite
 
 from ..errors import DamagedError, JournalError, StorageFailedError, StorageFullError
+from .base import AgentCounts
 from .cold import forget_cached
 from .database import Database
+from .figures import StoreFigures
 from .integrity import START_BYTES_MAX, check_before_open, damage, make_void
 from .opening import log_bytes, never_close
 
@@ -62,7 +64,7 @@ class DatabaseThread:
             forget_cached(self._path)
             make_void(check_before_open(self._path, bytes_max=START_BYTES_MAX))
             # Before SQLite does, and closed after it: closing it drops SQLite's locks.
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             return sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
         except (sqlite3.Error, OSError) as error:
             raise StorageFailedError(f"{self._path} could not be opened: {error}") from error
@@ -116,6 +118,30 @@ class DatabaseThread:
         self._is_whole = False
         self._damage = damage(self._path, error)
         return self._damage
+
+    @property
+    def path(self) -> Path:
+        """Where the journal's file is."""
+        return self._path
+
+    @property
+    def figures(self) -> StoreFigures:
+        """How long it took what was done."""
+        return self._database.figures
+
+    @property
+    def damage(self) -> DamagedError | None:
+        """What was found wrong with the journal, of which nothing is served then."""
+        return self._damage
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are; ``None`` until all were counted once."""
+        return self._database.census.counts
+
+    async def count_agents(self) -> bool:
+        """Count a slice of the agents that there were; False: all are counted."""
+        return await self._call(self._database.census.count_slice)
 
     async def checkpoint(self) -> None:
         """Empty the WAL into the database, at a clean stop."""

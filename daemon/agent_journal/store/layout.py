@@ -87,11 +87,12 @@ class Layout:
                     self.problems.append(Problem(root, f"{name} is out of order at {rowid}"))
                 before = rowid
         free = self.pages.free_pages()
+        service = self.pages.service_pages()
         for page in range(1, self.pages.pages + 1):
             if trees.used[page]:
                 if page in free:
                     self.problems.append(Problem(page, f"page {page} is used, and listed as free"))
-            elif page not in free:
+            elif page not in free and page not in service:
                 self.unused += 1
                 if self._is_leaf_of_table(page):
                     self.orphans.append(page)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence as Seq
 
 from msgspec.structs import replace
 
-from ..model import AgentId, AgentState, Position, Sequence, Uid
-from .base import AgentChange, AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
+from ..model import TERMINAL, AgentId, AgentState, Micros, Position, Sequence, Uid
+from .base import (
+    AgentChange,
+    AgentCounts,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    Copy,
+    EndedGroup,
+    Entry,
+    Filter,
+    Scan,
+    Space,
+)
 from .records import is_wanted
 
 
@@ -21,7 +33,9 @@ class MemoryStore:
         self._log: list[Entry | None] = []
         self._places: dict[int, list[int]] = {}
         self._keys: dict[tuple[int, str], Sequence] = {}
+        self._counts: Counter[tuple[Uid, AgentState]] = Counter()
         self._numbers = 0
+        self._epochs: dict[Uid, int] = {}
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
@@ -63,8 +77,17 @@ class MemoryStore:
         return Position(base)
 
     def _change(self, change: AgentChange, position: int) -> None:
+        record = change.record
+        is_agent = change.copy in (None, Copy.ADOPTED)
+        if is_agent and (change.is_removed or change.was is not record.state):
+            if change.was is not None:
+                self._counts[record.uid, change.was] -= 1
+            if not change.is_removed:
+                self._counts[record.uid, record.state] += 1
         if change.compacted is not None:
             self._compact(change.compacted, change.record)
+        elif change.is_removed:
+            self._remove_agent(change.record)
         elif change.copy is Copy.GIVEN_UP:
             self._remove(change.record.number)
         elif change.copy is not Copy.BEGUN:
@@ -96,6 +119,11 @@ class MemoryStore:
         known.updated_at, known.key_high = record.updated_at, ""
         known.next_sequence, known.last_iteration = Sequence(0), 0
         self._by_number[record.number] = known
+
+    def _remove_agent(self, record: AgentRecord) -> None:
+        del self._agents[record.uid, record.agent_id], self._by_number[record.number]
+        self._remove(record.number)
+        self._epochs[record.uid] = max(self.epoch_floor(record.uid), record.epoch)
 
     def _remove(self, number: AgentNumber) -> None:
         for position in self._places.pop(number, []):
@@ -213,6 +241,56 @@ class MemoryStore:
         ]
         found.sort(key=lambda record: record.first_position)
         return [replace(record) for record in found[:limit]]
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        """Return of which states and kinds there are agents that have ended."""
+        oldest: dict[tuple[AgentState, str | None], Micros] = {}
+        for record in self._agents.values():
+            if record.state in TERMINAL:
+                group = record.state, record.kind
+                oldest[group] = min(oldest.get(group, record.updated_at), record.updated_at)
+        return [EndedGroup(*group, at) for group, at in oldest.items()]
+
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents of a group that ended before a time, the first ones first."""
+        found = [
+            record
+            for record in self._agents.values()
+            if (record.state, record.kind) == (state, kind) and record.updated_at < before
+        ]
+        found.sort(key=lambda record: (record.updated_at, record.number))
+        return [replace(record) for record in found[:limit]]
+
+    async def count_ended(self, state: AgentState, kind: str | None, *, before: int) -> int:
+        """Return how many agents of a group ended before a time."""
+        return len(await self.ended(state, kind, before=before, limit=len(self._agents)))
+
+    def epoch_floor(self, uid: Uid) -> int:
+        """Return the highest epoch that a removed agent of *uid* had."""
+        return self._epochs.get(uid, 0)
+
+    async def is_swept(self, number: AgentNumber | None = None) -> bool:  # noqa: ARG002 - Store's
+        """Say yes: what is removed is gone at once."""
+        return True
+
+    async def erase(self) -> None:
+        """Do nothing: there is no file."""
+
+    async def space(self) -> Space:
+        """Return how much the events take."""
+        kept = sum(len(entry.event) for entry in self._log if entry is not None)
+        return Space(file_bytes=kept, free_bytes=0)
+
+    @property
+    def agent_counts(self) -> AgentCounts:
+        """How many agents there are."""
+        return dict(self._counts)
+
+    async def count_agents(self) -> bool:
+        """Do nothing: they are at hand."""
+        return False
 
     @property
     def is_maintenance_due(self) -> bool:

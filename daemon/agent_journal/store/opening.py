@@ -31,7 +31,9 @@ def set_up(execute: Execute, path: Path) -> int:
     """
     _set(execute, "locking_mode", "exclusive")
     version = _version(execute, path)
-    execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a database that is yet to be made
+    # Both of a database that is yet to be made.
+    execute(f"PRAGMA page_size={PAGE_BYTES}")
+    execute("PRAGMA auto_vacuum=INCREMENTAL")  # what is free can be given back (room.py)
     _set(execute, "journal_mode", "wal")
     execute("PRAGMA synchronous=FULL")
     level = _value(execute, "synchronous")
@@ -44,6 +46,7 @@ def set_up(execute: Execute, path: Path) -> int:
         "temp_store=MEMORY",
         "trusted_schema=OFF",
         "cell_size_check=ON",
+        "secure_delete=ON",  # what is removed is overwritten: an agent can be forgotten
         "cache_size=-16384",
     ):
         execute(f"PRAGMA {pragma}").fetchall()

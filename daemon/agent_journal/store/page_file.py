@@ -16,6 +16,9 @@ from .wal_scan import WalVerdict, scan, wal_path
 MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
 TRUNK_BYTES: Final = 8
+PENDING_BYTE: Final = 1 << 30  # SQLite's locks are on bytes there, in a page that it leaves alone
+LARGEST_ROOT_AT: Final = 52  # 0: there are no pointer maps (fileformat2.html, 1.3.12)
+POINTER_BYTES: Final = 5  # of a pointer map, for each page behind it
 
 _FREELIST: Final = struct.Struct(">II")  # at byte 32: the first trunk, and how many are free
 
@@ -55,6 +58,15 @@ class PageFile:
         if frame is not None and self._log is not None:
             return os.pread(self._log, self.page_bytes, self.wal.offset_of(frame))
         return os.pread(self._descriptor, self.page_bytes, (number - 1) * self.page_bytes)
+
+    def service_pages(self) -> set[int]:
+        """Return the pages that are SQLite's own: pointer maps, and the one with its locks."""
+        lock_page = PENDING_BYTE // self.page_bytes + 1
+        found = {lock_page} if lock_page <= self.pages else set()
+        if int.from_bytes(self._header()[LARGEST_ROOT_AT : LARGEST_ROOT_AT + 4], "big"):
+            for first in range(2, self.pages + 1, self.usable_bytes // POINTER_BYTES + 1):
+                found.add(first + (first == lock_page))
+        return found
 
     def free_pages(self) -> set[int]:
         """Return the pages that the database does not use, as far as the list of them is sound."""

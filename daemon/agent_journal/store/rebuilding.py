@@ -26,6 +26,7 @@ from ..lifecycle import is_terminal
 from ..model import AgentState, Micros, Position, Sequence
 from .attachment import attachment_from
 from .base import AgentNumber, AgentRecord, Entry, NewEntry
+from .ended import floor_marks
 from .gaps import NOWHERE, Survey, readable_rows, survey
 from .integrity import APPLICATION_ID
 from .layout import Agent, Layout
@@ -171,7 +172,12 @@ class _Writer:
     def write(self, next_position: int) -> Rebuilt:
         """Write it; positions below *next_position* are not given again."""
         execute = self._connection.execute
-        for pragma in (f"page_size={PAGE_BYTES}", "journal_mode=OFF", "synchronous=OFF"):
+        for pragma in (
+            f"page_size={PAGE_BYTES}",
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=OFF",
+            "synchronous=OFF",
+        ):
             execute(f"PRAGMA {pragma}").fetchall()
         for script in MIGRATIONS:
             self._connection.executescript(script)
@@ -191,6 +197,8 @@ class _Writer:
         self._mark("settled_position", self._position)
         self._mark("next_position", self._position)
         self._mark("whole_from", 0)
+        for floor in floor_marks(self._layout.marks()):
+            execute(QUERIES["raise_epoch_floor"], floor)
         execute("COMMIT")
         execute("PRAGMA journal_mode=WAL").fetchall()  # as the daemon wants it
         return self._rebuilt

@@ -25,14 +25,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from ..errors import JournalError, OverloadedError, StorageFullError
-from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
-from .backup import PageCopy, begin_copy, finish_copy
+from ..model import AgentId, AgentState, Position, Sequence, Uid
+from . import one_agent
 from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
-from .database_thread import DatabaseThread
 from .history import KEYED_SLICE_ENTRIES, KeyedEntry, with_keys
-from .page_sums import Mark
+from .kept_file import KeptFile
+from .room import SLICE_BYTES as GIVEN_BACK_BYTES
 from .rows import Row, pack_rows, seal_of
-from .self_check import CheckedRows
+from .sweeping import SWEPT_BYTES
 from .unsettled import Slice, Unsettled
 
 # Large generations dirty each agent's page of the index for more entries at
@@ -42,13 +42,17 @@ SETTLE_KEYS: Final = 8192  # keys are what makes a generation large in memory
 SETTLE_SLICE_ENTRIES_MIN: Final = 4096
 CHECKPOINT_COMMITS: Final = 64
 CHECKPOINT_BYTES: Final = 512 * 1024  # a checkpoint of so much takes some 2 ms, and is felt
+# Under load a slice of sweeping has a sync of its own, which the commit behind it
+# waits for: so few of them do that it is not seen in the slowest hundredth.
+HOUSE_COMMITS: Final = 8
+HOUSE_COMMIT_BYTES: Final = 32 * 1024  # a larger commit counts for as many
 QUIET_SECONDS: Final = 0.1  # after so long without a commit the log's end is marked
 FREE_BYTES_MIN: Final = 64 * 1024 * 1024
 AGENTS_SLICE: Final = 500
 RETRY_MS: Final = 1000  # where memory has run out, as long as others need to give some back
 
 
-class SqliteStore(DatabaseThread):
+class SqliteStore(KeptFile):
     """A journal in an SQLite file of its own."""
 
     def __init__(
@@ -61,7 +65,6 @@ class SqliteStore(DatabaseThread):
     ) -> None:
         super().__init__(path)
         self.checkpoint_commits = checkpoint_commits
-        self.copy: PageCopy | None = None  # the one that was begun last
         self._free_bytes_min = free_bytes_min
         self._settle_entries = settle_entries
         self._unsettled: Unsettled
@@ -76,7 +79,8 @@ class SqliteStore(DatabaseThread):
         self._to_settle: list[AgentNumber] = []
         self._has_doomed = True  # until a sweep found none
         self._doomed_position = 0  # histories doomed before it wait for the index to reach it
-        self._reader = asyncio.Lock()
+        self._is_giving_back = True  # until there was nothing to be given back
+        self._load_since_house = float(HOUSE_COMMITS)  # commits since a slice, large ones more
 
     @property
     def free_bytes_min(self) -> int:
@@ -95,6 +99,7 @@ class SqliteStore(DatabaseThread):
             self._next_position, self._highest_number = await self._call(self._database.prepare)
             self._seal = self._database.seal
             found = await self._call(self._database.unsettled)
+            self._epoch_floors = await self._call(self._database.ended.epoch_floors)
         except BaseException:
             await self.close()
             raise
@@ -120,7 +125,9 @@ class SqliteStore(DatabaseThread):
                 f"try again in {RETRY_MS} ms",
                 retry_ms=RETRY_MS,
             ) from error
-        self._bytes_since_checkpoint += sum([len(data) for _, data in rows])
+        size = sum([len(data) for _, data in rows])
+        self._bytes_since_checkpoint += size
+        self._load_since_house += 1 + size / HOUSE_COMMIT_BYTES
         next_position = Position(base + len(entries))
         write = self._database.write
         if not entries and not changes:
@@ -168,7 +175,12 @@ class SqliteStore(DatabaseThread):
         self._unsettled.current.add(base, entries, [row[0] for row in rows])
         self._entries_since_settling += len(entries)
         self._commits_since_checkpoint += 1
-        if any(change.compacted is not None or change.copy is Copy.GIVEN_UP for change in changes):
+        for change in changes:
+            if change.is_removed:
+                uid, epoch = change.record.uid, change.record.epoch
+                self._epoch_floors[uid] = max(self.epoch_floor(uid), epoch)
+            elif change.compacted is None and change.copy is not Copy.GIVEN_UP:
+                continue
             self._has_doomed, self._doomed_position = True, next_position
         return base
 
@@ -222,6 +234,17 @@ class SqliteStore(DatabaseThread):
 
     async def scan(self, wanted: Filter, *, from_position: int, limit: int, bytes_max: int) -> Scan:
         """Return a slice of the journal in position order."""
+        end = self._next_position
+        is_far = end - from_position > one_agent.NEAR_END
+        if is_far and wanted.uid is not None and wanted.agent_id is not None:
+            return await one_agent.scan(
+                self,
+                (wanted.uid, wanted.agent_id),
+                from_position=from_position,
+                end=end,
+                limit=limit,
+                bytes_max=bytes_max,
+            )
         async with self._reader:
             end = self._next_position
             if from_position >= end:
@@ -245,7 +268,8 @@ class SqliteStore(DatabaseThread):
         if count == 0:
             return Position(end)
         if wanted.uid is not None and wanted.agent_id is not None:
-            return await self._position_in_history(wanted.uid, wanted.agent_id, count, end)
+            name = wanted.uid, wanted.agent_id
+            return await one_agent.position_of_last(self, name, count, Position(end))
         reached: int = end
         while count > 0 and reached > 0:
             async with self._reader:
@@ -254,34 +278,6 @@ class SqliteStore(DatabaseThread):
                     lambda start=start, left=left: self._database.count_back(wanted, start, left)  # type: ignore[misc]
                 )
         return Position(reached)
-
-    async def _position_in_history(
-        self, uid: Uid, agent_id: AgentId, count: int, end: int
-    ) -> Position:
-        (record,) = await self.load([(uid, agent_id)])
-        if record is None or record.next_sequence == 0:
-            return Position(end)
-        sequence = await self._sequence_at(record, end)
-        position = await self._position_of(record, max(sequence - count, 0))
-        # What was copied for it lies before its beginning, and a scan does not show it.
-        return Position(end if position is None else min(max(position, record.first_position), end))
-
-    async def _sequence_at(self, record: AgentRecord, position: int) -> int:
-        """Return the first sequence of a history that is not before *position*."""
-        low, high = 0, int(record.next_sequence)
-        if position >= self._next_position:
-            return high
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._position_of(record, middle)
-            if found is None:
-                break  # compacted meanwhile
-            low, high = (middle + 1, high) if found < position else (low, middle)
-        return low
-
-    async def _position_of(self, record: AgentRecord, sequence: int) -> int | None:
-        found = await self.read(record.number, from_sequence=sequence, limit=1, bytes_max=1)
-        return found[0].position if found else None
 
     async def agents(  # noqa: PLR0913 - the operation has so many members
         self,
@@ -324,17 +320,15 @@ class SqliteStore(DatabaseThread):
             found = await self._call(lambda: self._database.unfinished(after, size))
         return [self._up_to_date(record) for record in found]
 
-    async def begin_copy(self) -> PageCopy:
-        """Begin a copy of the file; one that was being taken is given up."""
-        self.copy = await self._call(lambda: begin_copy(self._database, self._path))
-        return self.copy
-
-    async def finish_copy(self, copy: PageCopy) -> None:
-        """Make what was copied whole, if only little is left of it."""
-        await self._call(lambda: finish_copy(self._database, copy))
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents of a group that ended before a time, as far as that is settled."""
+        found = await super().ended(state, kind, before=before, limit=limit)
+        return [self._up_to_date(record) for record in found]
 
     async def maintain(self) -> bool:
-        """Checkpoint, settle or sweep a slice; return whether there is more to do."""
+        """Checkpoint, settle, sweep or give back a slice; return whether there is more to do."""
         if self._damage is not None:
             return False
         if self._is_checkpoint_due():
@@ -347,11 +341,18 @@ class SqliteStore(DatabaseThread):
             return True
         if self._has_doomed:
             oldest = self._unsettled.oldest
+            self._load_since_house = 0.0
             self._has_doomed = await self._call(
                 lambda: self._database.sweep(oldest.first_position, self._next_position)
             )
+            self._bytes_since_checkpoint += SWEPT_BYTES if self._has_doomed else 0
+            self._is_giving_back = True
+        elif self._is_giving_back:
+            self._load_since_house = 0.0
+            self._is_giving_back = await self._call(self._database.room.give_back)
+            self._bytes_since_checkpoint += GIVEN_BACK_BYTES if self._is_giving_back else 0
         self._expect_quiet()
-        return self._has_doomed
+        return self._has_doomed or self._is_giving_back
 
     @property
     def is_maintenance_due(self) -> bool:
@@ -360,7 +361,10 @@ class SqliteStore(DatabaseThread):
         Under load the index is settled by the commits themselves: a slice in the
         same transaction costs no sync of its own.
         """
-        return self._damage is None and (self._is_checkpoint_due() or self._has_doomed)
+        is_house_due = self._has_doomed or self._is_giving_back
+        return self._damage is None and (
+            self._is_checkpoint_due() or (is_house_due and self._load_since_house >= HOUSE_COMMITS)
+        )
 
     def _is_checkpoint_due(self) -> bool:
         return (
@@ -426,43 +430,10 @@ class SqliteStore(DatabaseThread):
         while self._unsettled.frozen or self._unsettled.current.entries:
             await self._settle_slice()
 
-    # Integrity
-
-    @property
-    def mark(self) -> Mark | None:
-        """How far the journal's sums have come; ``None`` where it is not open."""
-        return self._database.checkpoints.mark if self._is_whole else None
-
-    async def scrub(self, now: Micros) -> int:
-        """Look at some pages of the file; return how many, 0 at its end.
-
-        Raises:
-            DamagedError: one is not what was written; nothing is served any more.
-        """
-        return await self._call(lambda: self._database.scrub(now))
-
-    async def check_rows(self, from_position: int) -> CheckedRows:
-        """Hold some entries of the log against the index and the keys."""
-        async with self._reader:
-            return await self._call(lambda: self._database.check_rows(from_position))
-
-    async def check_pages(self, first: int) -> tuple[int, int]:
-        """Look at some pages of the file; return how many, and how many there are.
-
-        Raises:
-            DamagedError: one is not what was written; nothing is served any more.
-        """
-        async with self._reader:
-            return await self._call(lambda: self._database.check_pages(first))
-
     @property
     def next_position(self) -> Position:
         """The position of the next entry."""
         return self._next_position
-
-    async def sum_unknown(self) -> bool:
-        """Sum some pages that were there before there were sums; False: none are left."""
-        return await self._call(self._database.checkpoints.sum_unknown)
 
     def _expect_quiet(self) -> None:
         """Mark how far the log has come, when nothing is committed for a while."""

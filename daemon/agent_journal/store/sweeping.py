@@ -13,12 +13,16 @@ from collections.abc import Callable
 from typing import Final
 
 from .log import Log
-from .rows import PackedRow, cleared_row
+from .rows import PAGE_BYTES, PackedRow, cleared_row
 from .runs import Run, unpacked
 from .transaction import Transaction
 
-SWEEP_ROWS: Final = 32
+SWEEP_ROWS: Final = 32  # of one history or of several: a slice is a transaction, and a sync
 SWEEP_KEYS: Final = 512
+SWEPT_BYTES: Final = SWEEP_ROWS * PAGE_BYTES  # about what a slice writes
+
+_KEYS_COST: Final = 8  # in rows: they lie on so many pages at the most, as a rule
+_END_COST: Final = 1
 
 Query = Callable[..., sqlite3.Cursor]
 
@@ -30,26 +34,35 @@ def sweep(
     settled_position: int,
     next_position: int,
 ) -> bool:
-    """Remove a slice of a doomed history; return whether there is more to do."""
+    """Remove a slice of doomed histories; return whether there is more to do."""
     doomed = query("next_doomed", settled_position).fetchone()
     if doomed is None:
         return False
-    (number,) = doomed
-    found = query("runs_from", number, 0, 1).fetchone()
+    room = SWEEP_ROWS
     with transaction():
-        if found is not None:
-            _sweep_run(query, log, number, unpacked(*found), next_position)
-        elif query("delete_keys", number, SWEEP_KEYS).rowcount == 0:
-            query("spare", number)
+        while doomed is not None and room > 0:
+            room -= _sweep_some(query, log, doomed[0], next_position, room)
+            doomed = query("next_doomed", settled_position).fetchone()
     return True
 
 
-def _sweep_run(query: Query, log: Log, number: int, run: Run, next_position: int) -> None:
-    swept = 0
+def _sweep_some(query: Query, log: Log, number: int, next_position: int, room: int) -> int:
+    """Remove some of a history; return about how many pages that touched."""
+    found = query("runs_from", number, 0, 1).fetchone()
+    if found is not None:
+        return _sweep_run(query, log, number, unpacked(*found), next_position, room)
+    if query("delete_keys", number, SWEEP_KEYS).rowcount:
+        return _KEYS_COST
+    query("spare", number)
+    return _END_COST
+
+
+def _sweep_run(  # noqa: PLR0913, PLR0917 - whose, where, and how much
+    query: Query, log: Log, number: int, run: Run, next_position: int, room: int
+) -> int:
+    swept = rows = 0
     positions = run.positions
-    for _ in range(SWEEP_ROWS):
-        if swept == len(positions):
-            break
+    while rows < room and swept < len(positions):
         row = log.row_at(positions[swept])
         end = bisect_left(positions, row.next_position, swept)
         data = row.without(set(positions[swept:end]))
@@ -59,9 +72,11 @@ def _sweep_run(query: Query, log: Log, number: int, run: Run, next_position: int
             _clear(query, log, row)
             query("set_mark", next_position, "next_position")
         swept = end
+        rows += 1
     query("delete_run", number, run.first_sequence)
     if swept < len(positions):
         query("put_runs", *run.behind(swept).packed(number))
+    return rows
 
 
 def _clear(query: Query, log: Log, row: PackedRow) -> None:

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..errors import DamagedError
-from ..model import AgentState
+from ..model import TERMINAL, AgentState
 from .attachment import Attachment
 from .base import Entry
 from .integrity import Part, inspect, wrong_pages
@@ -42,6 +42,7 @@ from .sql import SCHEMA_VERSION
 
 PROBLEMS_MAX: Final = 1000  # kept; beyond that they are counted
 PROGRESS_ROWS: Final = 256
+ENDED_SCHEMA: Final = 4  # from this version of the schema on there is an index of ended agents
 
 Progress = Callable[[str, int, int], None]  # what is looked at, how much of how much
 
@@ -209,7 +210,13 @@ class Journal:
             except (ValueError, msgspec.MsgspecError) as error:
                 self._report.add(f"agent {agent.agent_id} of uid {agent.uid}: {error}")
         for index, columns in _AGENT_INDEXES.items():
-            expected = _sum_over(columns(agent) for agent in self.agents.values())
+            if index not in self._layout.roots and self._report.schema < ENDED_SCHEMA:
+                continue
+            whole = self.agents.values()
+            within = (
+                agent for agent in whole if index != "agents_ended" or agent.state in TERMINAL
+            )
+            expected = _sum_over(columns(agent) for agent in within)
             if _sum_over(tuple(row) for row in self._layout.index(index)) != expected:
                 self._report.add(f"the index {index} names other agents than there are")
 
@@ -407,5 +414,6 @@ _AGENT_INDEXES: Final[dict[str, Callable[[Agent], tuple[object, ...]]]] = {
         agent.first_position,
         agent.number,
     ),
+    "agents_ended": lambda agent: (agent.state, agent.kind or "", agent.updated_at, agent.number),
     "agents_by_position": lambda agent: (agent.first_position, agent.number),
 }

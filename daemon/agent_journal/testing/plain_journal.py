@@ -14,6 +14,7 @@ before it began.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,6 +78,7 @@ class PlainJournal:
         """Begin a batch; what was not committed of the last one is dropped."""
         self._batch = Batch()
         self._draft: dict[Name, PlainAgent] = {}
+        self._removed: set[Name] = set()
         self._placed: list[tuple[Entry, int]] = []
         self._born: list[tuple[AgentRecord, int]] = []
 
@@ -99,13 +101,14 @@ class PlainJournal:
         index = len(self._batch.entries)
         micros = Micros(self._tick() if timestamp is None else timestamp)
         name = uid, AgentId(agent_id)
-        is_new = name not in self.agents and name not in self._draft
+        is_new = not self._is_known(name)
         agent = self._touch(name, kind, micros, index)
         record = agent.record
         if is_new or state is not record.state:
+            was = None if is_new else record.state
             record.state, record.reason = state, reason
             change = replace(record, updated_at=micros)
-            self._batch.changes.append(AgentChange(index, change))
+            self._batch.changes.append(AgentChange(index, change, was))
         sequence = Sequence(len(agent.entries))
         self._batch.entries.append(NewEntry(record.number, sequence, micros, iteration, event, key))
         entry = Entry(record.number, sequence, Position(-1), micros, iteration, event)
@@ -137,8 +140,24 @@ class PlainJournal:
         agent.entries.clear()
         agent.keys.clear()
         self._placed = [(entry, at) for entry, at in self._placed if entry.number != ended]
-        self._batch.changes.append(AgentChange(index, replace(record), compacted=ended))
+        self._batch.changes.append(
+            AgentChange(index, replace(record), record.state, compacted=ended)
+        )
         return removed
+
+    def remove(self, agent_id: str, *, uid: Uid = OWNER) -> None:
+        """Put an agent's removal into the batch."""
+        name = uid, AgentId(agent_id)
+        index = len(self._batch.entries)
+        record = self._touch(name, None, Micros(0), index).record
+        self._batch.changes.append(
+            AgentChange(index, replace(record), record.state, is_removed=True)
+        )
+        del self._draft[name]
+        self._removed.add(name)
+        self._born = [(born, at) for born, at in self._born if born is not record]
+        number = record.number
+        self._placed = [(entry, at) for entry, at in self._placed if entry.number != number]
 
     def attach(
         self,
@@ -151,10 +170,10 @@ class PlainJournal:
         """Put a change into the batch that no entry tells of."""
         index = len(self._batch.entries)
         record = self._touch((uid, AgentId(agent_id)), None, Micros(0), index).record
-        record.attachment, record.state = attachment, state
+        was, record.attachment, record.state = record.state, attachment, state
         record.epoch += 1
         told = replace(record, updated_at=Micros(self._tick()))  # which is not to be believed
-        self._batch.changes.append(AgentChange(index, told, has_entry=False))
+        self._batch.changes.append(AgentChange(index, told, was, has_entry=False))
 
     # Copying
 
@@ -180,7 +199,7 @@ class PlainJournal:
 
     def _change_copy(self, copy: PlainCopy, step: Copy) -> None:
         record = AgentRecord(copy.uid, AgentId("nobody"), copy.number)
-        self._batch.changes.append(AgentChange(len(self._batch.entries), record, copy=step))
+        self._batch.changes.append(AgentChange(len(self._batch.entries), record, None, copy=step))
 
     def adopt(self, copy: PlainCopy, agent_id: str, attachment: Attachment | None = None) -> None:
         """Put an agent into the batch that begins with *copy*."""
@@ -191,7 +210,7 @@ class PlainJournal:
         record.next_sequence = Sequence(len(copy.entries))
         self._draft[name] = PlainAgent(record, copy.entries)
         self._born.append((record, index))
-        self._batch.changes.append(AgentChange(index, replace(record), copy=Copy.ADOPTED))
+        self._batch.changes.append(AgentChange(index, replace(record), None, copy=Copy.ADOPTED))
         iteration = max((entry.iteration for entry in copy.entries), default=0)
         self.add(
             agent_id,
@@ -205,6 +224,7 @@ class PlainJournal:
     async def commit(self) -> Position:
         """Commit the batch; keep house for a slice where that is due, as the committer does."""
         batch, draft, placed, born = self._batch, self._draft, self._placed, self._born
+        removed = self._removed
         self._begin()
         position = await self.store.commit(batch)
         assert position >= self.next_position, "a position was given twice"
@@ -212,6 +232,8 @@ class PlainJournal:
             entry.position = Position(position + index)
         for record, index in born:
             record.first_position = Position(position + index)
+        for name in removed:
+            self.agents.pop(name, None)
         self.agents |= draft
         if batch.entries:
             self.next_position = position + len(batch.entries)
@@ -254,8 +276,11 @@ class PlainJournal:
         self._now += 1_000_003
         return self._now
 
+    def _is_known(self, name: Name) -> bool:
+        return name in self._draft or (name in self.agents and name not in self._removed)
+
     def _touch(self, name: Name, kind: str | None, now: Micros, index: int) -> PlainAgent:
-        if name not in self._draft and name in self.agents:
+        if name not in self._draft and self._is_known(name):
             self._draft[name] = self.agents[name].copy()
         agent = self._draft.get(name)
         if agent is None:
@@ -277,6 +302,7 @@ class PlainJournal:
         assert await list_all(self.store, limit=page) == by_position
         assert await list_all(self.store, limit=page, newest=True) == by_position[::-1]
         await self._check_names(page)
+        await self._check_counts(known)
         assert await list_unfinished(self.store, limit=page) == [
             record
             for record in sorted(known, key=lambda record: record.first_position)
@@ -289,6 +315,14 @@ class PlainJournal:
         positions = [entry.position for _, entry in found]
         assert positions == sorted(set(positions))
         assert not positions or positions[-1] < self.next_position
+
+    async def _check_counts(self, known: list[AgentRecord]) -> None:
+        """Have all agents counted, and compare with what there is."""
+        while await self.store.count_agents():
+            pass
+        counts = self.store.agent_counts
+        assert counts is not None
+        assert +Counter(counts) == Counter((record.uid, record.state) for record in known)
 
     async def _check_names(self, page: int) -> None:
         """Look for each beginning of the ids there are, and for one that is an id's successor."""

@@ -30,6 +30,7 @@ from ..model import AgentId, AgentState, Position, Uid
 from ..store.base import AgentRecord, Batch, Filter, Store
 from .holding_contract import HoldingContract
 from .plain_journal import OWNER, PlainJournal, list_all, read_all, scan_all
+from .retention_contract import RetentionContract
 from .store_machine import EXAMPLES, run_store_machine
 
 MIB = 1 << 20
@@ -43,7 +44,7 @@ async def record_of(store: Store, agent_id: str, uid: Uid = OWNER) -> AgentRecor
     return record
 
 
-class StoreContract(HoldingContract):
+class StoreContract(HoldingContract, RetentionContract):
     """What holds of every store while it is open."""
 
     examples: ClassVar[int] = EXAMPLES  # how many random histories are tried

@@ -42,13 +42,19 @@ _filters = st.builds(
     agent_id=st.sampled_from([None, AgentId("agent-0"), AgentId("agent-1"), AgentId("nobody")]),
 )
 _actions = st.tuples(
-    st.sampled_from(["add", "add", "add", "add", "finish", "compact", "attach"]),
+    st.sampled_from(["add", "add", "add", "add", "finish", "compact", "remove", "attach"]),
     _names,
     st.integers(0, 40),  # repeats of the event's payload
     st.integers(0, 9),  # iteration
     st.one_of(st.none(), st.integers(-(10**6), 10**18)),  # timestamp
     st.one_of(st.none(), st.text(max_size=2).map(lambda text: f"k{text}")),
 )
+
+
+_ENDS: Final[dict[str, Callable[..., object]]] = {
+    "compact": PlainJournal.compact,
+    "remove": PlainJournal.remove,
+}
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -75,16 +81,20 @@ class StoreMachine(RuleBasedStateMachine):
         """Commit a batch of what the daemon may put into one."""
         journal = self._journal
         done: dict[Name, AgentState | None] = {}  # of agents of this batch
+        gone: set[Name] = set()
         keys = {(name, key) for name, agent in journal.agents.items() for key in agent.keys}
         for what, name, size, iteration, timestamp, key in actions:
             uid, agent_id = name
-            known = journal.agents.get(name)
+            known = journal.agents.get(name) if name not in gone else None
             state = done.get(name, known.record.state if known and known.entries else None)
-            if what == "compact":
+            if what in _ENDS:
                 if known is not None or name in done:
-                    journal.compact(agent_id, uid=uid)
+                    _ENDS[what](journal, agent_id, uid=uid)
                     keys = {used for used in keys if used[0] != name}
                     done[name] = None
+                if what == "remove":
+                    done.pop(name, None)
+                    gone.add(name)
             elif what == "attach":
                 if state not in {None, AgentState.COMPLETED, AgentState.FAILED}:
                     owner = Owner(size, iteration) if size % 3 else None

@@ -13,7 +13,18 @@ from collections.abc import Sequence as Seq
 
 from ..errors import JournalError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Sequence, Uid
-from ..store.base import AgentNumber, AgentRecord, Batch, Entry, Filter, Scan, Store
+from ..store.base import (
+    AgentCounts,
+    AgentNumber,
+    AgentRecord,
+    Batch,
+    EndedGroup,
+    Entry,
+    Filter,
+    Scan,
+    Space,
+    Store,
+)
 
 
 class _Wrapper:
@@ -103,6 +114,51 @@ class _Wrapper:
         """Return agents that have an attachment."""
         await self._pass("unfinished")
         return await self.store.unfinished(after=after, limit=limit)
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        """Return of which states and kinds there are agents that have ended."""
+        await self._pass("ended_groups")
+        return await self.store.ended_groups()
+
+    async def ended(
+        self, state: AgentState, kind: str | None, *, before: int, limit: int
+    ) -> list[AgentRecord]:
+        """Return agents of a group that ended before a time."""
+        await self._pass("ended")
+        return await self.store.ended(state, kind, before=before, limit=limit)
+
+    async def count_ended(self, state: AgentState, kind: str | None, *, before: int) -> int:
+        """Return how many agents of a group ended before a time."""
+        await self._pass("count_ended")
+        return await self.store.count_ended(state, kind, before=before)
+
+    def epoch_floor(self, uid: Uid) -> int:
+        """Return the highest epoch that a removed agent had."""
+        return self.store.epoch_floor(uid)
+
+    async def is_swept(self, number: AgentNumber | None = None) -> bool:
+        """Tell whether a history is gone."""
+        await self._pass("is_swept")
+        return await self.store.is_swept(number)
+
+    async def erase(self) -> None:
+        """Have nothing be left of what was swept."""
+        await self._pass("erase")
+        await self.store.erase()
+
+    async def space(self) -> Space:
+        """Return how much room the journal takes."""
+        await self._pass("space")
+        return await self.store.space()
+
+    @property
+    def agent_counts(self) -> AgentCounts | None:
+        """How many agents there are, as the wrapped store knows."""
+        return self.store.agent_counts
+
+    async def count_agents(self) -> bool:
+        """Count some agents of the wrapped store."""
+        return await self.store.count_agents()
 
     @property
     def is_maintenance_due(self) -> bool:

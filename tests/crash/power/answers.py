@@ -91,6 +91,8 @@ def _promise(name: Name, request: Fields, reply: Fields) -> Holds:
         return lambda now, _: _is_shown(now, name, reply)
     if op == "compact":
         return lambda now, before: _is_compacted(now, before, name)
+    if op == "forget":
+        return lambda now, _: name not in now.agents
     return _promise_of_state(op, name, request, reply)
 
 

@@ -146,12 +146,13 @@ class Load:
             number += 1
 
     def _lived(self) -> Conversation:
-        """Live, end, be compacted, and begin again."""
+        """Live, end, be compacted or forgotten, and begin again."""
         while True:
             agent = f"lived-{self.random.randrange(2)}"
             for size in range(self.random.randrange(1, 4)):
                 yield [self._append(agent) for _ in range(size + 1)]
-            yield [{"op": "compact", "agent_id": agent, "force": True}]
+            end = self.random.choice(("compact", "forget"))
+            yield [{"op": end, "agent_id": agent, "force": True}]
 
     def _steered(self) -> Conversation:
         """Be forked, parked, resumed and cancelled."""

@@ -129,6 +129,53 @@ SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
 FROM agents INDEXED BY agents_attached
 WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
 
+--: next_to_count
+-- The first agent behind a place in the index, of those that began before a position.
+SELECT state, uid, first_position FROM agents INDEXED BY agents_by_state
+WHERE (state, uid, first_position) > (?, ?, ?) AND first_position < ?
+ORDER BY state, uid, first_position LIMIT 1
+
+--: count_agents
+SELECT count(*), max(first_position) FROM (
+    SELECT first_position FROM agents INDEXED BY agents_by_state
+    WHERE state = ? AND uid = ? AND first_position >= ? AND first_position < ?
+    ORDER BY first_position LIMIT ?)
+--: ended_group
+-- The first of an ended state whose kind is not before one ('' is that of none).
+SELECT coalesce(kind, ''), updated_at FROM agents INDEXED BY agents_ended
+WHERE state = ? AND state IN ('completed', 'failed', 'cancelled') AND coalesce(kind, '') >= ?
+ORDER BY coalesce(kind, ''), updated_at LIMIT 1
+
+--: agents_ended
+SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
+       checksum
+FROM agents INDEXED BY agents_ended
+WHERE state = ? AND state IN ('completed', 'failed', 'cancelled') AND coalesce(kind, '') = ?
+      AND updated_at < ?
+ORDER BY updated_at LIMIT ?
+
+--: ended_times
+SELECT updated_at FROM agents INDEXED BY agents_ended
+WHERE state = ? AND state IN ('completed', 'failed', 'cancelled') AND coalesce(kind, '') = ?
+      AND updated_at >= ? AND updated_at < ?
+ORDER BY updated_at LIMIT ?
+
+--: ended_at
+SELECT count(*) FROM agents INDEXED BY agents_ended
+WHERE state = ? AND state IN ('completed', 'failed', 'cancelled') AND coalesce(kind, '') = ?
+      AND updated_at = ?
+
+--: remove_agent
+DELETE FROM agents WHERE number = ?
+
+--: raise_epoch_floor
+INSERT INTO marks (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
+
+--: epoch_floors
+SELECT name, value FROM marks WHERE name > 'epoch_floor:' AND name < 'epoch_floor;'
+
 --: settled_sequence
 SELECT next_sequence FROM agents WHERE number = ?
 
@@ -163,6 +210,10 @@ SELECT number FROM doomed WHERE next_position <= ? ORDER BY number LIMIT 1
 
 --: is_doomed
 SELECT 1 FROM doomed WHERE number = ?
+
+--: any_doomed
+-- But for what is being copied.
+SELECT 1 FROM doomed WHERE next_position < 9223372036854775807 LIMIT 1
 
 --: begin_copy
 -- Nobody's history: doomed, but not before it is given up, unless an agent gets it.
