@@ -404,6 +404,8 @@ class Service:
         for name, sequences in found.items():
             assert sequences == [*range(len(sequences))], name
         agents = await list_all(self.store.store)
+        while await self.store.count_agents():
+            pass
         counted = Counter(self.store.agent_counts)
         assert +counted == Counter((agent.uid, agent.state) for agent in agents)
 

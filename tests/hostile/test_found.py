@@ -205,3 +205,20 @@ async def test_a_park_that_is_lifted_as_its_owner_dies_is_no_defect(*, is_notice
         assert events.count("AttemptEnded") == 1
         assert not [call for call in service.log.calls if call.method_name == "exception"]
         assert (await other.ask_one({**ATTACH, "id": 2}))["attempt"] == 1
+
+
+@pytest.mark.parametrize("begins", [{"last": 2}, {"from_position": 1}, {}])
+async def test_a_tail_that_does_not_follow_ends_with_what_was_there(begins: dict[str, int]) -> None:
+    """What was recorded while it looked came as well: the last two were three."""
+    async with Service() as service:
+        client, other = service.connect(), service.connect()
+        await other.ask(append(), append(), append())
+        service.store.hold("scan")
+        client.send({"op": "tail", **begins, "follow": False})
+        await settled()
+        await other.ask(append())
+        service.store.release("scan")
+        await settled()
+        *entries, end = client.replies
+        assert [line["entry"]["position"] for line in entries] == [*range(3)][-2 if begins else 0 :]
+        assert end["position"] == 3

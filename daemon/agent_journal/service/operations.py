@@ -244,8 +244,7 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
         check_agent_id(request.agent_id)
     agent_id = None if request.agent_id is None else AgentId(request.agent_id)
     wanted = Filter(uid=uid, agent_id=agent_id)
-    position = await _first_position(context, request, wanted)
-    end = SEQUENCE_MAX if request.before_position is None else request.before_position
+    position, end = await _span(context, request, wanted)
     renderer = EntryRenderer()
     prefix = id_prefix(request.id)
     if request.follow:
@@ -289,7 +288,12 @@ async def tail(caller: Caller, request: Tail, begun: Callable[[], None]) -> None
     caller.sink.write(ok_reply(request.id, {"position": position}))
 
 
-async def _first_position(context: Context, request: Tail, wanted: Filter) -> int:
+async def _span(context: Context, request: Tail, wanted: Filter) -> tuple[int, int]:
+    """Return where a tail begins, and where it ends.
+
+    One that does not follow ends where the journal does at this moment: so it does
+    end, whoever writes meanwhile, and the last so many are so many.
+    """
     if request.from_position is not None and request.last is not None:
         raise InvalidError('send "from_position" or "last", not both', field="last")
     if request.before_position is not None and request.follow:
@@ -297,10 +301,13 @@ async def _first_position(context: Context, request: Tail, wanted: Filter) -> in
             'what comes before a position is there already; send "follow": false',
             field="before_position",
         )
+    position_of_last = context.store.position_of_last
+    end = SEQUENCE_MAX
+    if not request.follow:
+        end = await position_of_last(wanted, 0, before=request.before_position)
     if request.from_position is not None:
-        return request.from_position
+        return request.from_position, max(end, request.from_position)
     if request.last is not None or request.follow:
-        return await context.store.position_of_last(
-            wanted, request.last or 0, before=request.before_position
-        )
-    return 0
+        before = None if request.follow else end
+        return await position_of_last(wanted, request.last or 0, before=before), end
+    return 0, end
