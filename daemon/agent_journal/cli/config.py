@@ -197,8 +197,16 @@ def _settings(file: _File) -> Iterator[_Setting]:
                 where, title = str(file.path), f"{name}.{_key(own)}"
                 yield _Setting(f"{name}.{own}", _members(table), where, at, option.live, title)
             continue
-        place, why = _place(name) if value is None else (value, origin)
+        if value is not None:
+            place, why = value, origin
+        elif name in _PLACES:
+            place, why = _place(name)
+        else:
+            place, why = "", origin  # a directory that is none
         yield _Setting(name, _plain(place, option), why, line, option.live)
+
+
+_PLACES: Final = ("socket", "database")
 
 
 def _place(name: str) -> tuple[Path, str]:
