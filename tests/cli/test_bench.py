@@ -52,9 +52,8 @@ def test_the_running_daemon_keeps_nothing_of_it(daemon: RunningDaemon, run: Run)
     assert found["appends_per_second"] == pytest.approx(
         found["appends"] / found["seconds"], rel=0.01
     )
-    agents = daemon.request({"op": "agents"})["agents"]
-    assert len(agents) == 3
-    assert {(one["state"], one["entries"]) for one in agents} == {("completed", 0)}
+    assert daemon.request({"op": "agents"})["agents"] == []
+    assert daemon.request({"op": "stats"})["entries_committed"] >= found["appends"]
 
 
 def test_what_is_counted_was_recorded(daemon: RunningDaemon) -> None:

@@ -126,8 +126,7 @@ def _forget(socket: Path, agents: list[str]) -> None:
     with connect(socket) as journal:
         for agent_id in agents:
             with suppress(JournalError):  # it may not have begun
-                journal.append(agent_id, {"Terminated": {"reason": "Completed"}})
-                journal.compact(agent_id)
+                journal.forget(agent_id, force=True, wait=False)
 
 
 # --- what came of it -----------------------------------------------------------------
