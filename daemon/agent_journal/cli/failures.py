@@ -72,7 +72,7 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
         ExitCode.REFUSED,
         "ls -l on the socket, whose group may connect; only administrators may use --uid",
     ),
-    "not_found": (ExitCode.NO_SUCH_AGENT, "agent-journal agents lists the ones you have"),
+    "not_found": (ExitCode.NO_SUCH_AGENT, "agent-journal ls lists the ones you have"),
     "sequence_conflict": (
         ExitCode.REFUSED,
         "agent-journal describe {agent} shows its next sequence; somebody else may be writing",

@@ -106,7 +106,7 @@ def _recorded(arguments: argparse.Namespace) -> list[Recorded]:
     if not mine:
         raise CommandError(
             f"nothing is recorded of {arguments.agent}",
-            "agent-journal agents lists the ones you have",
+            "agent-journal ls lists the ones you have",
             ExitCode.NO_SUCH_AGENT,
         )
     return mine
