@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from agent_journal.store.integrity import inspect
+from agent_journal.store.page_sums import Flags
 from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import Result, Run
 
@@ -359,16 +361,32 @@ def test_going_on_with_what_is_left(daemon: RunningDaemon, ask: Ask) -> None:
     assert told["position"] > highest
 
 
+def killed_with_a_log(daemon: RunningDaemon) -> dict[str, Any]:
+    """Kill a daemon whose log holds commits that no checkpoint has copied; return all it held."""
+    while True:
+        for number in range(3):
+            request(daemon, op="append", agent_id="agent-1", event={"Noted": number})
+        was = everything(daemon)
+        daemon.kill()
+        found = inspect(daemon.database)
+        mark, wal = found.mark, found.wal
+        assert mark is not None
+        is_copied = bool(mark.flags & Flags.CHECKPOINTED) and mark.salts == wal.salts
+        if wal.frames >= 3 and not (is_copied and mark.frames >= wal.frames):
+            return was
+        daemon.start()
+
+
 @pytest.mark.parametrize("what", ["catalogue", "wal", "truncated", "agents", "zeroed"])
 def test_whatever_is_damaged_the_rest_is_kept(daemon: RunningDaemon, ask: Ask, what: str) -> None:
     """What comes of it is sound, is a part of what was, and the daemon takes it."""
     fill(daemon)
     was = everything(daemon)
     if what == "wal":
-        daemon.kill()
+        was = killed_with_a_log(daemon)
         wal = daemon.database.with_name("journal.db-wal")
         raw = bytearray(wal.read_bytes())
-        raw[len(raw) // 3] ^= 4
+        raw[1000] ^= 4  # in the first frame, behind which others were committed
         wal.write_bytes(raw)
     else:
         daemon.stop()

@@ -81,7 +81,7 @@ def test_read_of_a_stranger(fake: FakeDaemon, ask: Run) -> None:
     fake.on("read", refused("not_found", "there is no agent a"))
     result = ask("read", "a")
     assert result.code == 4
-    assert result.hint == "agent-journal agents lists the ones you have"
+    assert result.hint == "agent-journal ls lists the ones you have"
 
 
 def test_what_an_agent_recorded_cannot_harm_the_terminal(fake: FakeDaemon, ask: Run) -> None:

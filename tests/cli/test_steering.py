@@ -156,7 +156,7 @@ def test_a_word_that_makes_no_sense_is_not_sent(
 @pytest.mark.parametrize(
     ("code", "exit_code", "hint"),
     [
-        ("not_found", 4, "agent-journal agents lists the ones you have"),
+        ("not_found", 4, "agent-journal ls lists the ones you have"),
         ("agent_attached", 5, "agent-journal why a"),
         ("agent_finished", 5, "another agent id"),
         ("parked", 5, "agent-journal why a"),

@@ -20,8 +20,8 @@ EXAMPLES: Final = """\
   agent-journal bench --live                     # the running daemon, as it is
 
 Every append is durable before it is answered. The clients are one Python
-process on the same processors, so a busy one measures itself too. Of what --live
-recorded nothing stays.
+process on the same processors, so a busy one measures itself too. Of what
+--live recorded nothing stays.
 """
 
 

@@ -17,11 +17,12 @@ from .output import print_json
 from .terminal import harmless, standard_output
 
 EXAMPLES: Final = """\
-  agent-journal forget report-42               # entries, keys, output and all; asks first
+  agent-journal forget report-42               # entries, keys, output; asks
   agent-journal forget report-42 --yes         # for scripts
   agent-journal forget report-42 --force       # although it has not ended
 
-What was copied before stays where it is: exports, archives, backups, forks of the agent.
+What was copied before stays where it is: exports, archives, backups, forks of
+the agent.
 """
 
 

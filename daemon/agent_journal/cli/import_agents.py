@@ -35,7 +35,7 @@ EXAMPLES: Final = """\
   agent-journal import report-42.ndjson
   agent-journal import --park mine.ndjson     # nothing of it is started
   sudo agent-journal import --uid '*' everybody.ndjson
-  agent-journal import agents-20260105T090000.000125Z.ndjson.gz     # retention's archive
+  agent-journal import agents-20260105T090000.000125Z.ndjson.gz   # an archive
   agent-journal import entries.json           # an array, as Symbiont has it
 """
 

@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     from .entry_source import Found, Source
 
 EXAMPLES: Final = """\
-  agent-journal log                                 # the newest entries of all agents
-  agent-journal log -f -u nightly                   # and those that come, of one kind of agent
+  agent-journal log                               # the newest of all agents
+  agent-journal log -f -u nightly                 # those that come, of a kind
   agent-journal log report-42 -n 100
   agent-journal log -S today -U 09:30 -g 'timed out'
-  agent-journal log -r -t StepFailed -t Parked      # the newest first, of these events
+  agent-journal log -r -t StepFailed -t Parked    # of these events
   agent-journal log -o json --cursor-file ~/.shipped | your-shipper
   sudo agent-journal log --uid '*' -o short-iso
 
-A time is looked for by where the journal was then, so the first line comes at once
-from a journal of any size. Entries that were recorded out of order are found within a
-thousand places of it; -S may pass over some just before a large import of older ones.
+A time is looked for by where the journal was then, so the first line comes at
+once from a journal of any size. Entries that were recorded out of order are
+found within a thousand places of it; -S may pass over some just before a large
+import of older ones.
 """
 
 SCREEN_ENTRIES: Final = 50  # shown on a terminal where nothing else is said

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\
   agent-journal metrics
   agent-journal metrics > /var/lib/node_exporter/agent_journal.prom.new
-  curl --unix-socket /run/agent-journal/journal.sock http://j/metrics   # the same
+  curl --unix-socket /run/agent-journal/journal.sock http://j/metrics
   agent-journal metrics --json | jq 'select(.labels.code)'
 """
 

@@ -19,8 +19,8 @@ from .show import look
 from .terminal import standard_output
 
 EXAMPLES: Final = """\
-  agent-journal trace report-42                      # OTLP in JSON, a message a line
-  agent-journal trace report-42 -o report-42.jsonl   # as the collector's otlpjsonfile reads it
+  agent-journal trace report-42                     # OTLP in JSON, a line each
+  agent-journal trace report-42 -o report-42.jsonl  # for otlpjsonfile
   agent-journal trace report-42 --endpoint http://localhost:4318
 """
 

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from ..client import Client
 
 EXAMPLES: Final = """\
-  agent-journal vacuum --time 30d                  # who ended more than 30 days ago
-  agent-journal vacuum --size 1G                   # who ended first, until 1 GiB is in use
+  agent-journal vacuum --time 30d                  # ended before that
+  agent-journal vacuum --size 1G                   # until 1 GiB is in use
   agent-journal vacuum --time 7d --state completed --kind nightly
   agent-journal vacuum --time 30d --dry-run        # say how many would go
   agent-journal vacuum --offline                   # while the daemon is stopped
 
-Agents that have not ended are never removed.  Where retention.archive is configured, what
-goes is archived before.  Root's and the daemon's own user only.  With --offline nothing is
-removed: the file is written anew without what is free in it, and from then on gives free
-space back by itself; it takes as much room again while it runs.
+Agents that have not ended are never removed. Where retention.archive is
+configured, what goes is archived before. Root's and the daemon's own user only.
+With --offline nothing is removed: the file is written anew without what is free
+in it, and from then on gives free space back by itself; it takes as much room
+again while it runs.
 """
 
 
