@@ -24,7 +24,9 @@ from agent_journal.errors import (
 )
 from agent_journal.model import AgentId
 from agent_journal.store.base import Filter
+from agent_journal.store.database import Database
 from agent_journal.store.integrity import APPLICATION_ID
+from agent_journal.store.opening import log_bytes
 from agent_journal.store.page_sums import PageSums, sums_path
 from agent_journal.store.rows import PAGE_BYTES
 from agent_journal.store.sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
@@ -36,6 +38,31 @@ from agent_journal.testing.plain_journal import OWNER, PlainJournal, read_all
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
+
+
+async def test_a_start_writes_nothing_before_it_has_a_base(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in a log that no mark tells of must not be copied: a cut amid it was damage."""
+    logs: list[int] = []
+    make_base = Database._make_base
+
+    def looked(self: Database) -> bool:
+        logs.append(log_bytes(path))
+        return make_base(self)
+
+    monkeypatch.setattr(Database, "_make_base", looked)
+    for number in range(3):
+        store = SqliteStore(path)
+        await store.open()
+        try:
+            journal = PlainJournal(store)
+            journal.next_position = store.next_position
+            journal.add(f"agent-{number}")
+            await journal.commit()
+        finally:
+            await store.close()
+    assert logs[1:] == [0, 0]
 
 
 @pytest.fixture

@@ -161,6 +161,7 @@ def test_of_two_starts_at_once_one_is_told_who_has_the_agent(
         for process in starts:
             world.open_gate(process.pid)
         wait_until(lambda: len(world.told("refused")) == 3, "three are refused")
+        wait_until(lambda: world.told("attached"), "the winner says so")
         ((winner, epoch),) = world.told("attached")
         assert epoch == "1"
         refused = {told[0]: told[1:] for told in world.told("refused")}

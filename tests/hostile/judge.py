@@ -62,9 +62,12 @@ POSSIBLE: Final[Mapping[str, frozenset[str]]] = {
             *("agent_finished", "agent_attached", "agent_unfinished", "parked"),
         }
     ),
-    # A journal in memory, as these tests have, knows neither.
+    # A journal in memory, as these tests have, knows not all of these.
     "verify": frozenset({"ok", "invalid", "forbidden", "damaged", "unknown_op"}),
     "backup": frozenset({"ok", "invalid", "forbidden", "unknown_op"}),
+    "forget": OF_AN_AGENT | {"ok", "agent_unfinished"},
+    "vacuum": frozenset({"ok", "invalid", "forbidden", "unknown_op"}),
+    "disk_usage": frozenset({"ok", "forbidden"}),
 }
 
 DAEMONS_OWN: Final = frozenset(
@@ -234,6 +237,10 @@ def _of(kind: type) -> Callable[[Any], Form]:
 
 def _or_null(form: Callable[[Any], Form]) -> Callable[[Any], Form]:
     return lambda value: True if value is None else form(value)
+
+
+def _states(value: Any) -> Form:
+    return type(value) is list and all(type(one) is str and one in STATES for one in value)
 
 
 def _number(value: Any) -> Form:
@@ -438,6 +445,15 @@ MEMBERS: Final[Mapping[str, Mapping[str, tuple[Callable[[Any], Form], Form]]]] =
     },
     "verify": {"cursor": (_or_null(_of(str)), True)},
     "backup": {"cursor": (_or_null(_of(str)), True)},
+    "forget": {**_OWN, "force": (_of(bool), True), "wait": (_of(bool), True)},
+    "vacuum": {
+        "ended_before": (_or_null(_timestamp), True),
+        "bytes_max": _OPTIONAL_NUMBER,
+        "states": (_or_null(_states), True),
+        "kind": (_or_null(_of(str)), True),
+        "dry_run": (_of(bool), True),
+    },
+    "disk_usage": {},
 }
 
 MORE: Final[Mapping[str, Callable[[dict[str, Any]], Form]]] = {

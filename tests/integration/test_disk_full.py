@@ -318,7 +318,7 @@ def check_after_a_failure(daemon: RunningDaemon, recorded: list[str], in_doubt: 
         assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("when", [20, 21])
+@pytest.mark.parametrize("when", [30, 31])
 def test_a_failed_sync_is_an_unknown_outcome_and_the_end(tmp_path: Path, when: int) -> None:
     argv = strace(tmp_path, f"fdatasync:error=EIO:when={when}")
     with RunningDaemon(tmp_path, argv=argv) as daemon:

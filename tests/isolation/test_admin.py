@@ -105,6 +105,7 @@ ON_OTHERS: list[Message] = [
         "entries": [{"sequence": 0, "timestamp": "2026-01-01T00:00:00Z", "event": {"A": 1}}],
     },
     {"op": "compact", "agent_id": "a", "force": True},
+    {"op": "forget", "agent_id": "a", "force": True},
 ]
 
 
@@ -121,8 +122,8 @@ async def test_every_op_is_forbidden_to_who_is_none(whom: int) -> None:
         assert await service.events("a", BOB) == []
 
 
-@pytest.mark.parametrize("op", ["verify", "backup"])
-async def test_what_shows_the_whole_journal_is_not_for_the_group(op: str) -> None:
+@pytest.mark.parametrize("op", ["verify", "backup", "vacuum", "disk_usage"])
+async def test_what_is_about_the_whole_journal_is_not_for_the_group(op: str) -> None:
     """A copy of all is more than acting for each: root and the daemon's own uid have it anyway."""
     async with Service() as service:
         admit(service, "admins")

@@ -64,6 +64,9 @@ ASKED: list[Message] = [
     {"op": "agents", "state": "parked"},
     {"op": "compact", "agent_id": "ID"},
     {"op": "compact", "agent_id": "ID", "force": True},
+    {"op": "forget", "agent_id": "ID"},
+    {"op": "forget", "agent_id": "ID", "force": True},
+    {"op": "forget", "agent_id": "ID", "force": True, "wait": False},
     {"op": "tail", "follow": False, "from_position": 0},
     {"op": "tail", "agent_id": "ID", "follow": False},
     {"op": "tail", "agent_id": "ID", "follow": False, "last": 3},
@@ -88,6 +91,8 @@ ASKED: list[Message] = [
     {"op": "hello"},
     {"op": "verify"},
     {"op": "backup"},
+    {"op": "vacuum", "states": ["completed"]},
+    {"op": "disk_usage"},
     {"op": "close"},
 ]
 FORMS = ["ID", "ID-fork", "ID-done", "ID-gone"]

@@ -133,6 +133,14 @@ COMMANDS = [
     ["ls"],
     ["ls", NASTY.replace("\0", "")],
     ["stats"],
+    ["log"],
+    ["log", "-o", "cat"],
+    ["log", "-g", NASTY.replace("\0", "")],
+    ["trace", "n"],
+    ["metrics"],
+    ["top", "-n", "1"],
+    ["vacuum", "--time", "1d", "--dry-run"],
+    ["forget", NASTY.replace("\0", ""), "--yes"],
     ["verify"],
     ["verify", "--offline", NASTY.replace("\0", "")],
     ["verify-replay", "n", "--", sys.executable, "-c", "import sys; sys.stderr.write('\x1b[2J')"],
@@ -191,9 +199,10 @@ def shown(daemon: RunningDaemon) -> dict[str, str]:
 
 
 def test_every_command_is_tried() -> None:
-    """But for those that show nothing of an agent's, and the demo, which has its own."""
+    """But for those that show nothing that agents wrote, and the demo, which has its own."""
     tried = {command[0] for command in COMMANDS} | {"run", "demo"}
-    quiet = {"park", "resume", "cancel", "ping", "hook", "backup", "accept-loss"}
+    quiet = {"park", "resume", "cancel", "ping", "hook", "backup", "accept-loss", "bench"}
+    quiet |= {"completion", "config", "disk-usage", "doctor", "help", "install", "uninstall"}
     assert tried | quiet >= {*commands.COMMANDS}
 
 
@@ -202,7 +211,7 @@ def test_no_command_gives_a_terminal_anything_to_obey(shown: dict[str, str]) -> 
     found = {name: harmful(text) for name, text in shown.items()}
     for name in found:
         if (
-            name.removeprefix("--json ").split()[0] in {"read", "tail", "call"}
+            name.removeprefix("--json ").split()[0] in {"read", "tail", "log", "call"}
             and name[-5:] == "| cat"
         ):
             found[name] -= {*"\x7f\x9b\u2028\u202e\u2066"}  # JSON allows them, byte for byte

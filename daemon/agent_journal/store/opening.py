@@ -31,9 +31,11 @@ def set_up(execute: Execute, path: Path) -> int:
     """
     _set(execute, "locking_mode", "exclusive")
     version = _version(execute, path)
-    # Both of a database that is yet to be made.
-    execute(f"PRAGMA page_size={PAGE_BYTES}")
-    execute("PRAGMA auto_vacuum=INCREMENTAL")  # what is free can be given back (room.py)
+    if not _value(execute, "page_count"):  # it is yet to be made
+        execute(f"PRAGMA page_size={PAGE_BYTES}")
+        # What is free can be given back (room.py).  Of a database that is there already
+        # this would write the first page, into a log that nothing tells of yet.
+        execute("PRAGMA auto_vacuum=INCREMENTAL")
     _set(execute, "journal_mode", "wal")
     execute("PRAGMA synchronous=FULL")
     level = _value(execute, "synchronous")
