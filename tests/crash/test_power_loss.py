@@ -93,14 +93,14 @@ def test_a_daemon_that_would_refuse_a_whole_journal_is_caught(
 
     Such a daemon is wrong at a few moments only, which not every trace has.
     """
-    for attempt in range(12):
+    for attempt in range(8):
         job = Job(
             directory=library.parent / f"trace-{attempt}",
             library=library,
             seed=f"{seed}/{mutant}/{attempt}",
-            wanted=400,
+            wanted=800,
             argv=[sys.executable, str(MUTANTS / f"{mutant}.py")],
-            lives=1,
+            lives=2,
         )
         found = run(job)
         print("\n".join(found.bad[:3]))  # noqa: T201 - with -s one sees by what
