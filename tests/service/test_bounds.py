@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_journal.service import heads
 from agent_journal.service.owners import Owners
+from agent_journal.service.server import Connection, Server
+from agent_journal.service.session import Session
 from helpers import ALICE, BOB, FakeProcesses, Service, append, code_of, codes_of, settled
 
 REASON_CHARACTERS_MAX = 4096
@@ -181,3 +186,30 @@ async def test_lines_of_any_kind_are_answered_without_growing_the_session() -> N
             assert not any((session._pending, session._unread, session._lines))
         assert len(service.context.metrics.refused) <= 4
         assert len(asyncio.all_tasks()) < 6
+
+
+async def test_nothing_is_kept_of_a_connection_that_has_ended(tmp_path: Path) -> None:
+    """Session and connection held each other, and lived on until garbage was collected."""
+    async with Service() as service:
+        server = Server(service.context, service.tasks)
+        path = tmp_path / "s"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        await server.listen(listener)
+        gc.collect()
+        gc.disable()
+        try:
+            for line in (b'{"op":"ping"}\n', b"GET /metrics HTTP/1.0\r\n\r\n", b"half a li", b""):
+                reader, writer = await asyncio.open_unix_connection(path)
+                writer.write(line)
+                writer.write_eof()
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
+            server.stop()
+            await server.close()
+            await settled()
+            kept = [one for one in gc.get_objects() if isinstance(one, Session | Connection)]
+        finally:
+            gc.enable()
+        assert not kept

@@ -140,6 +140,10 @@ class Connection(asyncio.BufferedProtocol):
             self._session.lost()
             self._server.ended(self, self._session.uid)
         self._wake()
+        # Else they would hold each other, and stay until garbage is collected: that is
+        # seldom, and a daemon sees thousands of connections before.
+        self._session = self._scrape = None
+        self._receive = _pass_over
 
     def pause_writing(self) -> None:
         """Take note that the client does not read its replies."""
@@ -195,6 +199,10 @@ class Connection(asyncio.BufferedProtocol):
         """Take no more requests; close when all are answered."""
         if self._session is not None:
             self._session.stop()
+
+
+def _pass_over(_: bytes) -> None:
+    """Take in nothing more."""
 
 
 def _is_closed(descriptor: int) -> bool:
