@@ -4,7 +4,8 @@ Some tests draw from a space that no run exhausts: the disks that a power cut ca
 leave, schedules, hostile lines.  ``make test`` looks at a part of it that takes
 seconds; ``--full``, which ``make crash`` gives, looks at as much as is published in
 ``docs/RELIABILITY.md``.  Each says at the end of the run how much it saw, and its
-seed, with which ``CRASH_SEED`` repeats it.
+seed, with which ``CRASH_SEED`` repeats it.  The part is the same each time, so that
+a change that fails is to blame for it; ``--full`` draws a seed that was never used.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import zlib
 from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
 
 # No deadline: a test never asserts a speed, and a busy machine is slow at times.
-settings.register_profile("journal", deadline=None, max_examples=60)
-settings.load_profile("journal")
+settings.register_profile("journal", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("full", settings.get_profile("journal"), derandomize=False)
 
 pytest.register_assert_rewrite(
     "agent_journal.testing.durable_contract",
@@ -48,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     tests that send it would wait for nothing.
     """
     config.stash[FIGURES] = []
+    settings.load_profile("full" if config.getoption("--full") else "journal")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -69,8 +72,13 @@ def size(request: pytest.FixtureRequest) -> Size:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> str:
-    """Return ``$CRASH_SEED``, or one that was never used; a failing test shows it."""
-    seed = os.environ.get("CRASH_SEED") or secrets.token_hex(4)
+    """Return ``$CRASH_SEED``, or the test's own, or with ``--full`` one that was never used.
+
+    A failing test shows it.
+    """
+    is_full = request.config.getoption("--full")
+    own = f"{zlib.crc32(request.node.nodeid.encode()):08x}"
+    seed = os.environ.get("CRASH_SEED") or (secrets.token_hex(4) if is_full else own)
     print(f"CRASH_SEED={seed} repeats {request.node.name}")  # noqa: T201 - shown on failure
     return seed
 

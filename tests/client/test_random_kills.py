@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -135,9 +134,7 @@ Start = Callable[..., Killer]
 
 
 @pytest.fixture
-def killer(tmp_path: Path) -> Iterator[Start]:
-    seed = os.environ.get("CRASH_SEED") or secrets.token_hex(4)
-    print(f"CRASH_SEED={seed}")  # noqa: T201 - shown on failure
+def killer(tmp_path: Path, seed: str) -> Iterator[Start]:
     with RunningDaemon() as daemon:
         yield lambda *options: Killer(daemon, tmp_path, seed, *options)
 

@@ -199,8 +199,18 @@ class TestNotAtAll:
             service.store.release("read")
             (refused,) = await client.ask()
             assert code_of(refused) == "invalid"
+            assert refused["error"]["field"] == "at_sequence"  # as behind the compaction
             assert await service.store.store.load([(ALICE, AgentId("b"))]) == [None]
             await nothing_is_left(service)
+
+    async def test_a_source_that_is_forgotten_meanwhile(self) -> None:
+        async with Service() as service:
+            client = await self.begin(service)
+            await service.connect().ask({"op": "forget", "agent_id": "a", "force": True})
+            service.store.release("read")
+            (refused,) = await client.ask()
+            assert code_of(refused) == "not_found"
+            assert await service.store.store.load([(ALICE, AgentId("b"))]) == [None]
 
     async def test_a_full_disk_in_the_middle(self) -> None:
         async with Service() as service:

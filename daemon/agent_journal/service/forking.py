@@ -47,9 +47,8 @@ async def fork(caller: Caller, request: Fork) -> dict[str, object]:
     head = await head_of(context, uid, new_id)
     _check_new(head.is_new, new_id)
     copy = replace(source, agent_id=new_id, number=context.store.new_number())
-    last_iteration = 0
     try:
-        last_iteration = await _copy(context, source, copy.number, request.at_sequence)
+        last_iteration = await _copy(caller, source, copy.number, request.at_sequence)
         head = await head_of(context, uid, new_id)
         _check_new(head.is_new, new_id)
     except BaseException:  # the client may be gone as well
@@ -81,8 +80,9 @@ def _means_of(source: AgentRecord) -> Attachment:
     return Attachment(launcher=known.launcher, command=known.command)
 
 
-async def _copy(context: Context, source: AgentRecord, number: AgentNumber, count: int) -> int:
+async def _copy(caller: Caller, source: AgentRecord, number: AgentNumber, count: int) -> int:
     """Copy the first *count* entries; return the greatest iteration among them."""
+    context = caller.context
     last_iteration = sequence = 0
     record = replace(source, number=number)
     changes = [AgentChange(0, record, None, copy=Copy.BEGUN)]
@@ -95,10 +95,7 @@ async def _copy(context: Context, source: AgentRecord, number: AgentNumber, coun
             bytes_max=SLICE_BYTES,
         )
         if not entries:
-            raise InvalidError(
-                f'"agent_id": {source.agent_id} was compacted while it was copied',
-                field="agent_id",
-            )
+            raise await _removed(caller, source)
         copies = [
             NewEntry(number, entry.sequence, entry.timestamp, entry.iteration, entry.event)
             for entry in entries
@@ -107,6 +104,16 @@ async def _copy(context: Context, source: AgentRecord, number: AgentNumber, coun
         last_iteration = max([last_iteration, *(entry.iteration for entry in entries)])
         sequence += len(entries)
     return last_iteration
+
+
+async def _removed(caller: Caller, source: AgentRecord) -> InvalidError:
+    """Return the refusal that a fork had been given behind the removal of *source*."""
+    await caller.agent(source.uid, source.agent_id)
+    return InvalidError(
+        f'"at_sequence": {source.agent_id} was compacted while it was copied; '
+        "fork at an entry that it has now",
+        field="at_sequence",
+    )
 
 
 class _Nobody:
