@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..client._encoding import members
 from ..client._requests import Reply, Request, Tail, TailRequest
+from ..value import Value
 from .raw_json import object_members
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ PAGE_ENTRIES_MAX: Final = 1000
 PAGE_BYTES: Final = 4 << 20  # about as much is kept of a page that is read backwards
 
 
-class Found(NamedTuple):
+class Found(Value):
     """An entry and the line that brought it."""
 
     entry: Entry

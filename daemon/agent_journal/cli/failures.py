@@ -8,9 +8,10 @@ without reading text.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import ConfigError, JournalError
+from ..value import Value
 
 
 class ExitCode(IntEnum):
@@ -31,7 +32,7 @@ class ExitCode(IntEnum):
     PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 
 
-class Failure(NamedTuple):
+class Failure(Value):
     """One line that says what happened, one that says what to try."""
 
     exit_code: ExitCode
