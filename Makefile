@@ -67,7 +67,7 @@ resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable st
 	@$(BIN)/python benchmarks/resume.py
 
 transcripts: $(READY)  ## renew what the tests expect commands to print; then read git diff
-	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py
+	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py tests/cli/test_acting_transcripts.py
 
 recording: $(READY)  ## docs/demo.svg, of the demo as it runs here
 	@$(BIN)/python benchmarks/record_demo.py

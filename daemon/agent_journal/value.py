@@ -10,7 +10,7 @@ by type checkers as a frozen data class with slots, and one function is compiled
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, dataclass_transform
+from typing import Any, NoReturn, Self, dataclass_transform
 
 
 class _Kind(type):
@@ -62,6 +62,12 @@ class Fields(metaclass=_Kind):
     def __hash__(self) -> int:
         """Return a hash, where all fields have one."""
         return hash(tuple(value for _, value in _items(self)))
+
+    def __replace__(self, **changes: object) -> Self:
+        """Return one with other fields, for ``copy.replace`` of Python 3.13 and later."""
+        kind: Any = type(self)
+        made: Self = kind(**{**dict(_items(self)), **changes})
+        return made
 
     def __repr__(self) -> str:
         """Return the call that would make this again."""

@@ -86,6 +86,13 @@ def test_what_is_copied_or_pickled_is_equal(made: object) -> None:
     assert made == copy.copy(made) == copy.deepcopy(made) == pickle.loads(pickle.dumps(made))  # noqa: S301 - our own
 
 
+def test_fields_can_be_replaced() -> None:
+    assert Point(1, 2).__replace__(x=5) == Point(5, 2)
+    assert Named(name="n", tags=("a",)).__replace__(name="m") == Named(name="m", tags=("a",))
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        Point(1).__replace__(z=1)
+
+
 def test_it_is_shown_as_the_call_that_makes_it() -> None:
     assert repr(Point(1)) == "Point(x=1, y=0)"
     assert eval(repr(Named(name="n"))) == Named(name="n")  # noqa: S307 - our own

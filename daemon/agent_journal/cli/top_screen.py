@@ -6,6 +6,7 @@ import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from .counted import counted
 from .states import STATE_SIGNS, STATE_STYLES
 from .terminal import Cell, Column, Table, Terminal, cut, harmless, width_of
 from .top_figures import Interval, Trouble, troubles
@@ -193,11 +194,6 @@ def user_name(uid: str) -> str:
         return pwd.getpwuid(int(uid)).pw_name
     except (KeyError, ValueError, OverflowError):
         return ""
-
-
-def counted(count: float, what: str) -> str:
-    """Return so many of something."""
-    return f"{count:,.0f} {what}" if count == 1 else f"{count:,.0f} {what}s"
 
 
 def rate_text(rate: float) -> str:
