@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STRAGGLERS_MAX: Final = 1000  # places by which an entry may be out of order
 NEIGHBOURS: Final = 3  # looked at in each place where a time is looked for
 STEP_SHARE: Final = 10  # each probe goes back by this part of its distance more
-PROBES_AT_ONCE: Final = 16  # between two places
+PROBES_AT_ONCE: Final = 8  # between two places
 
 PAGE_ENTRIES_MIN: Final = 64
 PAGE_ENTRIES_MAX: Final = 1000
