@@ -29,7 +29,7 @@ demo: $(READY)  ## a real agent loop, killed with its daemon amid a tool call, a
 	@$(BIN)/agent-journal demo
 
 test: $(READY)  ## all tests but the slow crash cycles
-	@$(BIN)/pytest -q -m "not crash"
+	@$(BIN)/pytest -q -m "not crash" --durations=15 --durations-min=5
 
 lint: $(READY)  ## ruff: formatting and rules
 	@$(BIN)/ruff format --check .
