@@ -70,17 +70,17 @@ def _wait_for_rule(peer: Conversation, *, is_on: bool) -> None:
 
 
 def give_back(journal: Journal) -> tuple[float, list[dict[str, Any]]]:
-    """Have a twentieth of the journal removed with no load; return the seconds, and the sizes."""
+    """Have a hundredth of the journal removed with no load; return the seconds, and the sizes."""
     with Conversation(journal) as peer:
         sizes = [peer.ask("disk_usage")]
         used = sizes[0]["database_bytes"] - sizes[0]["free_bytes"]
-        wanted = used * 19 // 20
+        wanted = used * 99 // 100
         journal.configure(f"[retention]\njournal_bytes_max = {wanted}\n")
         begin = time.monotonic()
         while time.monotonic() - begin < GIVEN_BACK_S_MAX:
             time.sleep(1.0)
             now = peer.ask("disk_usage")
-            if now["database_bytes"] <= wanted * 1.02:
+            if now["database_bytes"] <= wanted * 1.002:
                 break
         sizes.append(now)
         return time.monotonic() - begin, sizes
