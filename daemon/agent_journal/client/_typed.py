@@ -62,6 +62,10 @@ def typed(value: Any, kind: Any) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912
     arguments: tuple[Any, ...]
     if type(kind) is types.GenericAlias:  # dict[str, int] and the like, in a hurry
         origin, arguments = kind.__origin__, kind.__args__
+        if origin is dict:
+            return _dict(value, arguments)
+        if origin is list:
+            return _list(value, arguments)
     elif isinstance(kind, TypeVar):
         return value
     else:
