@@ -114,6 +114,37 @@ def bytes_if_plain(value: object) -> bytes | None:
         return None
 
 
+def is_plain_form(recorded: Any, value: Any) -> bool:  # noqa: ANN401 - any values
+    """Tell whether *recorded*, as JSON gave it, is for certain what ``plain`` makes of *value*.
+
+    Where it says no, the texts tell: that is so for all that is not made of JSON's own types.
+    """
+    kind = type(value)
+    if kind is dict:
+        return type(recorded) is dict and _is_plain_object(recorded, value)
+    if kind is list or kind is tuple:
+        is_as_long = type(recorded) is list and len(recorded) == len(value)
+        return is_as_long and all(map(is_plain_form, recorded, value))
+    # 1 is neither 1.0 nor true.
+    return type(recorded) is kind and kind in _ONE_TEXT and bool(recorded == value)
+
+
+def _is_plain_object(recorded: dict[str, Any], value: dict[Any, Any]) -> bool:
+    if len(recorded) != len(value):
+        return False
+    for name, member in value.items():  # a key that is no text is in no JSON
+        other = recorded.get(name)
+        if type(member) is str:
+            if other != member:
+                return False
+        elif not is_plain_form(other, member) or (other is None and name not in recorded):
+            return False
+    return True
+
+
+# Values of which are written alike where they are equal: 0.0 and -0.0 are not.
+_ONE_TEXT: Final = frozenset({str, int, bool, NoneType})
+
 _SCALARS: Final = frozenset({str, int, bool, NoneType, float})
 
 
