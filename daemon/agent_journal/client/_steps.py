@@ -36,7 +36,7 @@ from ._history import ABSENT, DONE, Effect, Record, Status
 from ._programs import Invoke, Program
 from ._step import Call, Ending, Reconciled, Step, name_of
 from ._typed import WrongTypeError, return_type, typed
-from ._values import bytes_if_plain, canonical, is_plain_form, plain
+from ._values import canonical, plain
 
 KEY_CHARS_MAX: Final = 256  # what the daemon takes for the step of a ``decide``
 
@@ -349,10 +349,10 @@ class Steps:
         if record is None:
             record = records[key] = Record(key)
         given = None
-        hashed = _hash_of_done(record, inputs) if record.status in DONE else None
+        hashed = mismatch.hash_of_done(record, inputs) if record.status in DONE else None
         if hashed is None or hashed != record.input_hash or record.name != name:
             given = plain(inputs, f"the input of step {key!r}")
-            hashed = _hash(canonical(given).encode())
+            hashed = mismatch.hash_of(canonical(given).encode())
             if record.status is not _NEW:
                 mismatch.check(record, name, hashed, given, agent_id=self._attempt.agent_id)
         # A step that was begun without a net is not made harmless by a new program.
@@ -466,21 +466,6 @@ class Steps:
 
     def _names(self, step: Step) -> dict[str, Any]:
         return {"key": step.key, "name": step.name, "input_hash": step.input_hash}
-
-
-def _hash_of_done(record: Record, inputs: object) -> str | None:
-    """Return the hash of what a step that is done is asked for with, if no copy of it is needed.
-
-    It is only compared, and mostly it is the same.
-    """
-    if is_plain_form(record.input, inputs):
-        return record.input_hash
-    text = bytes_if_plain(inputs)
-    return None if text is None else _hash(text)
-
-
-def _hash(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def _usage(call: Call, returned: object) -> tuple[Mapping[str, Any] | None, Exception | None]:
