@@ -159,7 +159,16 @@ class PackedRow:
         DamagedError: it is not what was written.
     """
 
-    __slots__ = ("_bodies", "_headers", "count", "data", "first_position", "previous", "seal")
+    __slots__ = (
+        "_bodies",
+        "_headers",
+        "count",
+        "data",
+        "first_position",
+        "next_position",
+        "previous",
+        "seal",
+    )
 
     def __init__(self, first_position: int, data: bytes) -> None:
         self.first_position = first_position
@@ -179,6 +188,7 @@ class PackedRow:
                 self._open_other(data, row_format, checksum)
         except (struct.error, IndexError, TypeError):  # SQLite gives no bytes for a rotten type
             raise damaged(first_position) from None
+        self.next_position = first_position + self.count  # where the next row begins
         self._bodies = bodies = self._headers + self.count * _HEADER.size
         if self._headers and (not self.count or bodies > len(data)):
             raise damaged(first_position)
@@ -213,11 +223,6 @@ class PackedRow:
     def is_cleared(self) -> bool:
         """Tell whether the row stands for entries that were all removed."""
         return not self._headers
-
-    @property
-    def next_position(self) -> int:
-        """Where the next row begins."""
-        return self.first_position + self.count
 
     def is_behind(self, before: PackedRow) -> bool:
         """Tell whether this is the row that was written behind *before*, its neighbour."""
