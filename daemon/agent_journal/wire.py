@@ -409,40 +409,6 @@ def render_timestamp(micros: int) -> str:
     return (_EPOCH + micros * _MICROSECOND).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
-_ENTRY: Final = (
-    b'{"sequence":%d,"position":%d,"timestamp":"%b","agent_id":"%b","iteration":%d,"event":%b}'
-)
-_ENTRY_OF: Final = b'{"uid":%d,' + _ENTRY[1:]
-
-
-class EntryRenderer:
-    """Renders entries; remembers the last second, since neighbours share it."""
-
-    def __init__(self) -> None:
-        self._second: int | None = None
-        self._text = b""
-
-    def render(  # noqa: PLR0913, PLR0917 - an entry has so many fields, and this is called per entry
-        self,
-        sequence: int,
-        position: int,
-        timestamp: int,
-        agent_id: bytes,
-        iteration: int,
-        event: bytes,
-        uid: int | None = None,
-    ) -> bytes:
-        """Return one entry as JSON; with *uid* where the reader sees many namespaces."""
-        second, micros = divmod(timestamp, 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._text = render_timestamp(second * 1_000_000)[:20].encode()
-        text = self._text + b"%06dZ" % micros
-        if uid is None:
-            return _ENTRY % (sequence, position, text, agent_id, iteration, event)
-        return _ENTRY_OF % (uid, sequence, position, text, agent_id, iteration, event)
-
-
 def ok_reply(request_id: RequestId, fields: dict[str, object]) -> bytes:
     """Return a reply line that says yes."""
     head: dict[str, object] = {} if request_id is None else {"id": request_id}

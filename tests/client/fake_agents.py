@@ -14,7 +14,7 @@ from typing import Any
 from agent_journal.client._agent import DurableAgentBase
 from agent_journal.client._attempt import AgentOptions
 from agent_journal.client._current import current_step_variable
-from agent_journal.client._programs import Ask, AskAll, Invoke, Program
+from agent_journal.client._programs import Ask, AskAhead, Invoke, Program
 from agent_journal.client._requests import Request
 from agent_journal.client._step import Call
 from agent_journal.errors import error_from_code
@@ -232,9 +232,10 @@ class Process(DurableAgentBase):
                 if self.lost_answers:
                     raise self.lost_answers.pop(0)
                 return answer
-            case AskAll():
-                answers = [self.journal.answer(request) for request in action.requests]
-                return answers[-1]
+            case AskAhead():
+                while (request := action.next_request()) is not None:
+                    self.journal.answer(request)
+                return None
             case Invoke():
                 token = current_step_variable.set(action.step)
                 try:

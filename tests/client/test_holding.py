@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,22 +102,30 @@ def entries(start: int, end: int) -> list[dict[str, Any]]:
     return [{"sequence": number} for number in range(start, end)]
 
 
-def play(pages: holding.HistoryPages, stored: int, ends: list[int]) -> int:
-    """Answer all that *pages* asks; a page that reaches over one of *ends* stops there."""
-    asked = 0
-    while pieces := pages.next_requests():
-        for request in pieces:
-            asked += 1
-            start = sent(request)["from_sequence"]
-            end = min([start + sent(request)["limit"], stored, *(e for e in ends if e > start)])
-            request.parse(
-                {
-                    "entries": entries(start, max(start, end)),
-                    "next_sequence": max(start, end),
-                    "more": end < stored,
-                }
-            )
-    return asked
+def pass_over(_: object) -> None:
+    """Take entries that nobody looks at."""
+
+
+def play(
+    pages: holding.HistoryPages, stored: int, ends: Sequence[int] = (), room: int = 1 << 30
+) -> list[dict[str, Any]]:
+    """Answer all that *pages* asks, in order, and return it.
+
+    A page that reaches over one of *ends* stops there, and none has more entries than *room*.
+    """
+    asked: list[dict[str, Any]] = []
+    underway: deque[Request[None]] = deque()
+    while True:
+        while len(underway) < holding.PAGES_AHEAD and (request := pages.next_request()):
+            underway.append(request)
+            asked.append(sent(request))
+        if not underway:
+            return asked
+        request = underway.popleft()
+        start = sent(request)["from_sequence"]
+        end = start + min(sent(request)["limit"], room)
+        end = max(start, min([end, stored, *(e for e in ends if e > start)]))
+        request.parse({"entries": entries(start, end), "next_sequence": end, "more": end < stored})
 
 
 @pytest.mark.parametrize("until", [0, 2500, 9000], ids=["unknown", "too few", "all"])
@@ -126,14 +136,46 @@ def test_all_entries_are_taken_once_and_in_order(until: int, ends: list[int]) ->
     assert taken == entries(0, 9000)
 
 
-def test_several_pages_are_asked_for_at_once() -> None:
-    pages = holding.HistoryPages("a", 0, lambda _: None, until=9000)
-    assert len(pages.next_requests()) == holding.PAGES_AHEAD
-    assert play(holding.HistoryPages("a", 0, lambda _: None, until=9000), 9000, []) == 9
+def test_an_agent_without_entries_is_read_by_one_page() -> None:
+    assert len(play(holding.HistoryPages("a", 0, pass_over), 0)) == 1
+
+
+def test_what_is_behind_the_expected_end_is_read_too() -> None:
+    taken: list[Any] = []
+    play(holding.HistoryPages("a", 2000, taken.extend, until=3000), 5500)
+    assert taken == entries(2000, 5500)
+
+
+def test_several_pages_are_underway_until_the_end_is_asked_for() -> None:
+    pages = holding.HistoryPages("a", 0, pass_over, until=9000)
+    first = [pages.next_request() for _ in range(holding.PAGES_AHEAD)]
+    starts = [sent(request)["from_sequence"] for request in first if request]
+    assert starts == [0, 1000, 2000, 3000]
+    assert len(play(holding.HistoryPages("a", 0, pass_over, until=9000), 9000)) == 9
+
+
+def test_while_the_end_is_not_known_a_page_is_asked_for_behind_the_other() -> None:
+    pages = holding.HistoryPages("a", 0, pass_over)
+    assert pages.next_request() is not None
+    assert pages.next_request() is None
+
+
+def test_pages_become_as_small_as_there_is_room() -> None:
+    """Of large entries few have room in a reply; what is asked for ahead is not in vain."""
+    asked = play(holding.HistoryPages("a", 0, pass_over, until=9000), 9000, room=90)
+    assert len(asked) < 2 * 9000 // 90
+    assert max(request["limit"] for request in asked[holding.PAGES_AHEAD :]) < 1000
+
+
+def test_pages_become_large_again_behind_large_entries() -> None:
+    asked = play(holding.HistoryPages("a", 0, pass_over, until=200_000), 200_000, [1, 2, 3, 4])
+    assert asked[-1]["limit"] == 1000
+    assert len(asked) < 400
 
 
 def test_a_page_that_says_more_and_brings_nothing_is_an_error() -> None:
-    pages = holding.HistoryPages("a", 0, lambda _: None)
-    (request,) = pages.next_requests()
+    pages = holding.HistoryPages("a", 0, pass_over)
+    request = pages.next_request()
+    assert request is not None
     with pytest.raises(ValueError, match="empty page"):
         request.parse({"entries": [], "next_sequence": 0, "more": True})

@@ -370,6 +370,17 @@ class TestMismatch:
         Process(journal).attach().step("a", len, {"x": 1, "y": 2})
         assert Process(journal).attach().step("a", len, {"y": 2, "x": 1}) == 2
 
+    def test_what_json_writes_alike_is_no_difference(self, journal: FakeAgents) -> None:
+        Process(journal).attach().step("a", len, [Question(1, "why?"), (1, 2)])
+        assert Process(journal).attach().step("a", len, ({"id": 1, "text": "why?"}, [1, 2])) == 2
+
+    def test_an_input_that_cannot_be_written_is_refused_on_replay_too(
+        self, journal: FakeAgents
+    ) -> None:
+        Process(journal).attach().step("a", len, {"1": 2})
+        with pytest.raises(NotSerializableError, match="is no text"):
+            Process(journal).attach().step("a", len, {1: 2})
+
     def test_what_was_not_asked_for_is_told_at_the_end(self, journal: FakeAgents) -> None:
         agent = Process(journal).attach()
         for key in ("a", "b", "c"):

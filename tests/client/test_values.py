@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from agent_journal.client import NotSerializableError
 from agent_journal.client._typed import WrongTypeError, return_type, typed
-from agent_journal.client._values import canonical, plain, text_of
+from agent_journal.client._values import bytes_if_plain, canonical, is_plain_form, plain, text_of
 
 T = TypeVar("T")
 
@@ -179,6 +179,73 @@ class TestPlain:
 
     def test_the_canonical_text_does_not_depend_on_order(self) -> None:
         assert canonical({"b": 1, "a": {"d": 2, "c": 3}}) == '{"a":{"c":3,"d":2},"b":1}'
+
+
+class TestBytesIfPlain:
+    @given(JSON)
+    def test_it_is_the_canonical_text_of_the_plain_form(self, value: Any) -> None:
+        assert bytes_if_plain(value) == canonical(plain(value, "it")).encode()
+
+    @pytest.mark.parametrize("value", [(1, ("a",)), {"args": ({"b": (), "a": None},)}])
+    def test_a_tuple_is_a_list(self, value: Any) -> None:
+        assert bytes_if_plain(value) == canonical(plain(value, "it")).encode()
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *({1: "x"}, {None: "x"}, {True: "x"}, {1.5: "x"}, {"a": [{2: 3}]}),
+            *([float("nan")], float("-inf"), 10**5000, {"a": "\ud800"}, {"\ud800": 1}),
+            *(
+                Colour.RED,
+                {Colour.RED: 1},
+                [Level.HIGH],
+                Pair(1, Point(2)),
+                Point(1),
+                len,
+                b"x",
+                {1},
+            ),
+            *(type("Text", (str,), {})("a"), type("Number", (int,), {})(3)),
+        ],
+        ids=range(20),
+    )
+    def test_what_is_not_plain_or_cannot_be_written_is_left_to_plain(self, value: Any) -> None:
+        assert bytes_if_plain(value) is None
+        assert bytes_if_plain([{"a": value}]) is None
+
+    def test_what_is_within_itself_is_left_to_plain(self) -> None:
+        value: list[Any] = []
+        value.append(value)
+        assert bytes_if_plain(value) is None
+
+
+class TestIsPlainForm:
+    @given(JSON, JSON)
+    def test_it_is_so_only_where_both_are_written_alike(self, one: Any, other: Any) -> None:
+        assert is_plain_form(one, other) <= (canonical(one) == canonical(other))
+
+    @given(JSON)
+    def test_json_is_its_own_plain_form_unless_it_has_numbers_with_a_point(self, one: Any) -> None:
+        recorded = json.loads(canonical(one))
+        assert is_plain_form(recorded, one) or "." in canonical(one) or "e" in canonical(one)
+
+    def test_what_is_recorded_of_a_call_is_the_plain_form_of_its_arguments(self) -> None:
+        given = {"args": ({"role": "user", "content": "why?"}, 3, None), "kwargs": {"deep": True}}
+        assert is_plain_form(plain(given, "it"), given)
+
+    @pytest.mark.parametrize(
+        ("recorded", "value"),
+        [
+            *((1, True), (1, 1.0), (1.0, 1), (0.0, -0.0), (None, False), (0, None), ("1", 1)),
+            *(({"1": 2}, {1: 2}), ({"a": None}, {"b": None}), ({"a": 1}, {"a": 1, "b": 1})),
+            *(([1], [1, 2]), ([1], {"a": 1}), ({}, []), ([], None), (["a"], ("b",))),
+            *(("red", Colour.RED), (3, Level.HIGH), ({"x": 1, "y": 0.0}, Point(1))),
+            *(({"a": {"b": [1]}}, {"a": {"b": [True]}}), (object(), None)),
+        ],
+        ids=range(20),
+    )
+    def test_what_is_or_may_be_written_otherwise_is_not(self, recorded: Any, value: Any) -> None:
+        assert not is_plain_form(recorded, value)
 
 
 class TestTyped:

@@ -13,7 +13,8 @@ def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "SETTLE_SLICE_ENTRIES_MIN", 2)
     monkeypatch.setattr(sqlite, "AGENTS_SLICE", 3)
     monkeypatch.setattr(database, "SLICE_ENTRIES", 5)
-    monkeypatch.setattr(database, "SLICE_SECONDS", 0.0)
+    for name in ("SLICE_SECONDS", "READ_SECONDS", "READ_SECONDS_MAX"):
+        monkeypatch.setattr(database, name, 0.0)
     monkeypatch.setattr(sweeping, "SWEEP_ROWS", 2)
     monkeypatch.setattr(census, "SLICE_AGENTS", 2)
     monkeypatch.setattr(database, "NAMES_MAX", 3)

@@ -17,9 +17,9 @@ from agent_journal.errors import (
     SequenceConflictError,
 )
 from agent_journal.model import ITERATION_MAX, SEQUENCE_MAX
+from agent_journal.service.rendering import EntryRenderer
 from agent_journal.wire import (
     Append,
-    EntryRenderer,
     RefusedLineError,
     appended_replies,
     appended_reply,

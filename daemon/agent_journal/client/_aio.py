@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -296,11 +296,17 @@ class AsyncClient(AsynchronousHolding):
     async def _perform(self, request: Request[T]) -> T:
         return await self._channel.perform(request)
 
-    async def _perform_all(self, requests: Sequence[Request[Any]]) -> None:
+    async def _perform_ahead(
+        self, next_request: Callable[[], Request[Any] | None], underway_max: int
+    ) -> None:
         channel = self._channel
-        pending = deque(channel.submit(request) for request in requests)
+        pending: deque[Ticket[Any]] = deque()
         try:
-            while pending:
+            while True:
+                while len(pending) < underway_max and (request := next_request()) is not None:
+                    pending.append(channel.submit(request))
+                if not pending:
+                    return
                 await channel.wait_for(pending[0])
                 pending.popleft().outcome()
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -13,7 +13,7 @@ from ._attempt import AgentOptions, InDoubt
 from ._current import current_step_variable
 from ._encoding import moment
 from ._history import ABSENT, Effect
-from ._programs import Action, Ask, AskAll, Invoke, Program
+from ._programs import Action, Ask, AskAhead, Invoke, Program
 from ._requests import Request
 from ._results import Appended, Moment
 from ._step import Call, Step
@@ -38,11 +38,11 @@ class AsyncDurableAgent(DurableAgentBase):
         clock: Clock,
         next_key: Callable[[], str],
         perform: Callable[[Request[Any]], Awaitable[Any]],
-        perform_all: Callable[[Sequence[Request[Any]]], Awaitable[None]],
+        perform_ahead: Callable[[Callable[[], Request[Any] | None], int], Awaitable[None]],
     ) -> None:
         super().__init__(agent_id, options, clock=clock, next_key=next_key)
         self._perform = perform
-        self._perform_all = perform_all
+        self._perform_ahead = perform_ahead
         self._cancelling: asyncio.Handle | None = None
         self._is_cancelled = False  # by us
 
@@ -296,8 +296,8 @@ class AsyncDurableAgent(DurableAgentBase):
         match action:
             case Ask():
                 return await self._perform(action.request)
-            case AskAll():
-                return await self._perform_all(action.requests)
+            case AskAhead():
+                return await self._perform_ahead(action.next_request, action.underway_max)
             case Invoke():
                 token = current_step_variable.set(action.step)
                 try:

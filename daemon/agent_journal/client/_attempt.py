@@ -35,7 +35,7 @@ from ._agent_errors import FencedError, Suspended, ValueTooLargeError
 from ._command import Command, command_of, launched_attempt
 from ._encoding import CheckedText, moment_text, timestamp_text
 from ._history import History
-from ._programs import Ask, AskAll, Program
+from ._programs import Ask, AskAhead, Program
 from ._results import Appended, AppendRequest
 from ._values import text_of
 
@@ -154,8 +154,7 @@ class Attempt:
         pages = holding.HistoryPages(
             self.agent_id, 0, self.history.take, until=attached.next_sequence
         )
-        while pieces := pages.next_requests():
-            yield AskAll(pieces)
+        yield AskAhead(pages.next_request, holding.PAGES_AHEAD)
         described = yield Ask(requests.describe(self.agent_id, None))
         self.created_at = timestamp_text(described.created_at) or ""
         self.is_attached = True

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 ABSENT: Final[Any] = object()  # where None is a value
@@ -52,25 +53,53 @@ _EFFECTS: Final[Mapping[str | None, Effect]] = {effect.value: effect for effect 
 
 _WAITS: Final = frozenset({"sleep", "wait_for"})
 
-DONE: Final = frozenset({Status.COMPLETED, Status.FAILED})
+# To look a member up in its class is slow, and these are looked up for each entry.
+_NEW, _IN_DOUBT, _COMPLETED = Status.NEW, Status.IN_DOUBT, Status.COMPLETED
+_UNSAFE: Final = Effect.UNSAFE
+
+# In the order in which they are met: it is compared by identity first, and not hashed.
+DONE: Final = (Status.COMPLETED, Status.FAILED)
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(slots=True)
 class Record:
     """One step, as far as it is recorded."""
 
-    key: str
-    name: str | None = None
-    input_hash: str | None = None
-    input: Any = ABSENT  # the input itself, where it was short
-    input_start: str | None = None  # how its text begins, where it was long
-    effect: Effect = Effect.UNSAFE
-    idempotency_key: str | None = None
-    sequence: int = 0  # of its first entry
-    status: Status = Status.NEW
-    result: Any = None
-    error: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)  # wake_at, signal_sequence, timed_out
+    __slots__ = (
+        "effect",
+        "error",
+        "extra",
+        "idempotency_key",
+        "input",
+        "input_hash",
+        "input_start",
+        "key",
+        "name",
+        "result",
+        "sequence",
+        "status",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        name: str | None = None,
+        input_hash: str | None = None,
+        sequence: int = 0,  # of its first entry
+    ) -> None:
+        self.key = key
+        self.name = name
+        self.input_hash = input_hash
+        self.sequence = sequence
+        self.input: Any = ABSENT  # the input itself, where it was short
+        self.input_start: str | None = None  # how its text begins, where it was long
+        self.effect = _UNSAFE
+        self.idempotency_key: str | None = None
+        self.status = _NEW
+        self.result: Any = None
+        self.error = NOTHING
+        self.extra = NOTHING  # wake_at, signal_sequence, timed_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +123,16 @@ class History:
 
     def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Read *entries*, the fields of replies, behind those that were read."""
+        take_of = _TAKES.get
         for entry in entries:
             sequence = entry["sequence"]
             if sequence < self.next_sequence:
                 continue
             self.next_sequence = sequence + 1
             for name, payload in entry["event"].items():
-                if name in _TAKES and type(payload) is dict:
-                    _TAKES[name](self, sequence, payload)
+                take = take_of(name)
+                if take is not None and type(payload) is dict:
+                    take(self, sequence, payload)
 
     def take_signals(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Read only the signals of *entries*: the rest is what this process wrote itself."""
@@ -133,18 +164,22 @@ class History:
         record = self._record(sequence, payload)
         if record is None:
             return
-        record.status = Status.IN_DOUBT
-        record.effect = _EFFECTS.get(_text(payload, "effect"), Effect.UNSAFE)
-        record.idempotency_key = _text(payload, "idempotency_key") or record.idempotency_key
-        record.input = payload.get("input", ABSENT)
-        if record.input is ABSENT:
+        member = payload.get
+        record.status = _IN_DOUBT
+        effect = member("effect")
+        record.effect = _EFFECTS.get(effect, _UNSAFE) if type(effect) is str else _UNSAFE
+        idempotency_key = member("idempotency_key")
+        if type(idempotency_key) is str and idempotency_key:
+            record.idempotency_key = idempotency_key
+        record.input = given = member("input", ABSENT)
+        if given is ABSENT:
             record.input_start = _text(payload, "input_start")
 
     def _completed(self, sequence: int, payload: dict[str, Any]) -> None:
         record = self._record(sequence, payload)
         if record is None:
             return
-        record.status = Status.COMPLETED
+        record.status = _COMPLETED
         record.result = payload.pop("result", None)
         if record.name in _WAITS:
             record.extra = payload
@@ -186,7 +221,7 @@ class History:
         record = self.records.get(key)
         if record is None:
             record = self.records[key] = Record(
-                key, _text(payload, "name"), _text(payload, "input_hash"), sequence=sequence
+                key, _text(payload, "name"), _text(payload, "input_hash"), sequence
             )
         elif record.name is None:
             record.name, record.input_hash = _text(payload, "name"), _text(payload, "input_hash")

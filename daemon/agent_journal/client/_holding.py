@@ -18,6 +18,10 @@ from ._results import Attached, Forked, Timestamp, attached_from
 
 PAGES_AHEAD: Final = 4  # some megabytes at the most
 
+# After so many whole pages larger ones are tried again: one that has no room costs
+# those that were asked for behind it.
+WHOLE_PAGES: Final = 16
+
 # Told from None, which is a result like any other.
 NO_RESULT: Final[Any] = object()
 
@@ -121,10 +125,10 @@ def steer(op: str, agent_id: str, *, reason: str | None, uid: int | None) -> Req
 class HistoryPages:
     """Reads an agent's entries as they came, without making ``Entry`` values of them.
 
-    Several pages are asked for at once, so that the daemon reads the next ones
-    while this process looks at the last.  A page may end early (it has a limit
-    in bytes): those that were asked for behind it are passed over then, and
-    asked for again from where it ended.
+    Several pages are asked for ahead, so that the daemon reads the next ones while
+    this process looks at the last.  A page may end early (it has a limit in
+    bytes): those that were asked for behind it are passed over then, and asked
+    for again from where it ended, each for no more entries than had room.
     """
 
     def __init__(
@@ -137,33 +141,50 @@ class HistoryPages:
     ) -> None:
         self._agent_id = agent_id
         self._take_entries = take
-        self._next_sequence = from_sequence
+        self._next_sequence = from_sequence  # behind what was taken
+        self._asked_sequence = from_sequence  # behind what was asked for
         self._until = until  # where the entries end, as far as is known
+        self._underway: list[int] = []  # where pages begin that were asked for
+        self._page_entries = READ_PAGE_ENTRIES
+        self._whole_pages = 0  # in a row
         self._has_more = True
 
-    def next_requests(self) -> list[Request[None]]:
-        """Return what asks for the next pages; nothing behind the last one."""
+    def next_request(self) -> Request[None] | None:
+        """Return what asks for another page; ``None`` where it is not known whether there is one.
+
+        That is so behind the last one, and as long as the next one is underway.
+        """
         if not self._has_more:
-            return []
-        end = max(self._until, self._next_sequence + 1)
-        starts = range(self._next_sequence, end, READ_PAGE_ENTRIES)[:PAGES_AHEAD]
-        return [self._page(start) for start in starts]
+            return None
+        if self._next_sequence not in self._underway:
+            start = self._next_sequence
+        elif self._asked_sequence < self._until:
+            start = self._asked_sequence
+        else:
+            return None
+        self._underway.append(start)
+        self._asked_sequence = end = start + self._page_entries
 
-    def _page(self, start: int) -> Request[None]:
         def take(reply: Reply) -> None:
+            self._underway.remove(start)
             if start == self._next_sequence:
-                self._take(reply)
+                self._take(reply, end)
+            else:  # it is of no use before the one that is missing
+                self._asked_sequence = self._until
 
-        return ask(
-            "read", take, agent_id=self._agent_id, from_sequence=start, limit=READ_PAGE_ENTRIES
-        )
+        return ask("read", take, agent_id=self._agent_id, from_sequence=start, limit=end - start)
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: Reply, end: int) -> None:
         entries = reply["entries"]
-        if reply["more"] and not entries:
+        self._has_more = reply["more"]
+        if self._has_more and not entries:
             raise ValueError("an empty page says that there is more")
         self._next_sequence = reply["next_sequence"]
-        self._has_more = reply["more"]
+        self._whole_pages += 1
+        if self._next_sequence < end:
+            self._page_entries, self._whole_pages = max(len(entries), 1), 0
+        elif self._whole_pages % WHOLE_PAGES == 0:
+            self._page_entries = min(2 * self._page_entries, READ_PAGE_ENTRIES)
         self._take_entries(entries)
 
 

@@ -1,17 +1,34 @@
-"""Says how what a program asks for differs from what is recorded, for a person to read."""
+"""Tells whether a program asks for what is recorded, and how it differs, for a person to read."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 from ._agent_errors import ReplayMismatchError
 from ._history import ABSENT, Record
-from ._values import canonical
+from ._values import bytes_if_plain, canonical, is_plain_form
 
 LINES_MAX: Final = 12
 VALUE_CHARS_MAX: Final = 80
 AROUND_CHARS: Final = 30  # shown around the place where two long texts part
+
+
+def hash_of(text: bytes) -> str:
+    """Return the hash of an input's canonical text."""
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def hash_of_done(record: Record, inputs: object) -> str | None:
+    """Return the hash of what a step that is done is asked for with, if no copy of it is needed.
+
+    It is only compared, and mostly it is the same.
+    """
+    if is_plain_form(record.input, inputs):
+        return record.input_hash
+    text = bytes_if_plain(inputs)
+    return None if text is None else hash_of(text)
 
 
 def check(record: Record, name: str, input_hash: str, given: object, *, agent_id: str) -> None:

@@ -22,8 +22,8 @@ from . import _holding as holding
 from ._agent_errors import WaitTimeoutError
 from ._attempt import Attempt
 from ._encoding import moment_text, moment_us
-from ._history import Record, Signal, Status
-from ._programs import AskAll, Program, Wait
+from ._history import NOTHING, Record, Signal, Status
+from ._programs import AskAhead, Program, Wait
 from ._steps import Steps
 from ._values import plain, text_of
 
@@ -35,8 +35,6 @@ NAP_S_MAX: Final = 60.0
 
 # A longer payload is not written twice: the record says which signal it was.
 PAYLOAD_CHARS_MAX: Final = 4096
-
-NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -165,8 +163,7 @@ class Pauses:
         history = self._attempt.history
         before = history.next_sequence
         pages = holding.HistoryPages(self._attempt.agent_id, before, history.take_signals)
-        while pieces := pages.next_requests():
-            yield AskAll(pieces)
+        yield AskAhead(pages.next_request, holding.PAGES_AHEAD)
         return history.next_sequence > before
 
     def _is_busy(self) -> Program[bool]:

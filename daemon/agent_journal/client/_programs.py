@@ -8,7 +8,7 @@ drives it with no daemon at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,10 +25,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class AskAll:
-    """Send requests one behind the other, and return when all are answered."""
+class AskAhead:
+    """Keep some requests underway, until there is nothing to ask and all are answered.
 
-    requests: Sequence[Request[Any]]
+    ``next_request`` says what to ask next; ``None`` where there is nothing for now.
+    """
+
+    next_request: Callable[[], Request[Any] | None]
+    underway_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +52,5 @@ class Wait:
     seconds: float
 
 
-Action: TypeAlias = Ask | AskAll | Invoke | Wait
+Action: TypeAlias = Ask | AskAhead | Invoke | Wait
 Program: TypeAlias = Generator[Action, Any, T]

@@ -32,7 +32,7 @@ from ._agent_errors import (
 )
 from ._attempt import Attempt, InDoubt
 from ._current import current_step_variable
-from ._history import ABSENT, Effect, Record, Status
+from ._history import ABSENT, DONE, Effect, Record, Status
 from ._programs import Invoke, Program
 from ._step import Call, Ending, Reconciled, Step, name_of
 from ._typed import WrongTypeError, return_type, typed
@@ -47,6 +47,10 @@ INPUT_START_CHARS: Final = 512
 ERROR_CHARS_MAX: Final = 4096
 
 _STRICTNESS: Final = {effect: number for number, effect in enumerate(Effect)}
+
+# To look a member up in its class is slow, and these are looked up for each step.
+_UNSAFE, _RECONCILABLE = Effect.UNSAFE, Effect.RECONCILABLE
+_NEW: Final = Status.NEW
 
 
 class Steps:
@@ -96,12 +100,13 @@ class Steps:
                 f"give a step its function and the arguments, not {call.function!r}: what is "
                 "called already cannot be left uncalled on replay"
             )
-        if call.effect == Effect.RECONCILABLE and call.reconcile is None:
-            raise ValueError("a reconcilable step needs a reconcile function")
         name = call.name or name_of(call.function)
         effect = call.effect
-        if call.reconcile is not None and effect == Effect.UNSAFE:
-            effect = Effect.RECONCILABLE
+        if call.reconcile is None:
+            if effect == _RECONCILABLE:
+                raise ValueError("a reconcilable step needs a reconcile function")
+        elif effect == _UNSAFE:
+            effect = _RECONCILABLE
         return self._asked_for(call.key, name, call.given(), effect)
 
     def carry_out(self, step: Step, call: Call) -> Program[Any]:
@@ -209,8 +214,8 @@ class Steps:
     def _asked_for(self, key: str | None, name: str, inputs: object, effect: str) -> Step:
         key = self._taken(key, name)
         try:
-            given = plain(inputs, f"the input of step {key!r}")
-            return self._known(key, name, given, Effect(effect))
+            known_effect = effect if type(effect) is Effect else Effect(effect)
+            return self._known(key, name, inputs, known_effect)
         except BaseException:
             self._free(key)
             raise
@@ -337,18 +342,22 @@ class Steps:
             with self._lock:
                 self._beginning -= 1
 
-    def _known(self, key: str, name: str, given: object, effect: Effect) -> Step:
+    def _known(self, key: str, name: str, inputs: object, effect: Effect) -> Step:
         """Return the step as the journal knows it, if that is the step that is asked for."""
         records = self._attempt.history.records
         record = records.get(key)
         if record is None:
             record = records[key] = Record(key)
-        hashed = hashlib.sha256(canonical(given).encode()).hexdigest()[:32]
-        if record.status is not Status.NEW:
-            mismatch.check(record, name, hashed, given, agent_id=self._attempt.agent_id)
-            # A step that was begun without a net is not made harmless by a new program.
-            if effect is not record.effect:
-                effect = max(effect, record.effect, key=_STRICTNESS.__getitem__)
+        given = None
+        hashed = mismatch.hash_of_done(record, inputs) if record.status in DONE else None
+        if hashed is None or hashed != record.input_hash or record.name != name:
+            given = plain(inputs, f"the input of step {key!r}")
+            hashed = mismatch.hash_of(canonical(given).encode())
+            if record.status is not _NEW:
+                mismatch.check(record, name, hashed, given, agent_id=self._attempt.agent_id)
+        # A step that was begun without a net is not made harmless by a new program.
+        if effect is not record.effect and record.status is not _NEW:
+            effect = max(effect, record.effect, key=_STRICTNESS.__getitem__)
         return Step(
             record,
             name=name,

@@ -319,10 +319,21 @@ class Client(BlockingHolding):
         return self._mine().perform(request)
 
     def _perform_all(self, requests: Sequence[Request[Any]]) -> None:
+        """Return when all of *requests*, sent one behind the other, are answered."""
+        left = iter(requests)
+        self._perform_ahead(lambda: next(left, None), len(requests))
+
+    def _perform_ahead(
+        self, next_request: Callable[[], Request[Any] | None], underway_max: int
+    ) -> None:
         channel = self._mine()
-        pending = deque(channel.submit(request, hold=True) for request in requests)
+        pending: deque[Ticket[Any]] = deque()
         try:
-            while pending:
+            while True:
+                while len(pending) < underway_max and (request := next_request()) is not None:
+                    pending.append(channel.submit(request, hold=True))
+                if not pending:
+                    return
                 channel.wait_for(pending[0])
                 pending.popleft().outcome()
         finally:

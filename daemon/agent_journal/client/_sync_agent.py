@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -13,7 +13,7 @@ from ._attempt import AgentOptions, InDoubt
 from ._current import current_step_variable
 from ._encoding import moment
 from ._history import ABSENT, Effect
-from ._programs import Action, Ask, AskAll, Invoke, Program
+from ._programs import Action, Ask, AskAhead, Invoke, Program
 from ._requests import Request
 from ._results import Appended, Moment
 from ._step import Call, Step, is_coroutine_function
@@ -36,11 +36,11 @@ class DurableAgent(DurableAgentBase):
         clock: Clock,
         next_key: Callable[[], str],
         perform: Callable[[Request[Any]], Any],
-        perform_all: Callable[[Sequence[Request[Any]]], None],
+        perform_ahead: Callable[[Callable[[], Request[Any] | None], int], None],
     ) -> None:
         super().__init__(agent_id, options, clock=clock, next_key=next_key)
         self._perform = perform
-        self._perform_all = perform_all
+        self._perform_ahead = perform_ahead
 
     def __enter__(self) -> Self:
         self._drive(self._attempt.attach())
@@ -254,8 +254,8 @@ class DurableAgent(DurableAgentBase):
         match action:
             case Ask():
                 return self._perform(action.request)
-            case AskAll():
-                return self._perform_all(action.requests)
+            case AskAhead():
+                return self._perform_ahead(action.next_request, action.underway_max)
             case Invoke():
                 token = current_step_variable.set(action.step)
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _holding as holding
@@ -31,8 +31,10 @@ class BlockingHolding(ABC):
         """Return the answer to *request*."""
 
     @abstractmethod
-    def _perform_all(self, requests: Sequence[Request[Any]]) -> None:
-        """Return when all of *requests*, sent one behind the other, are answered."""
+    def _perform_ahead(
+        self, next_request: Callable[[], Request[Any] | None], underway_max: int
+    ) -> None:
+        """Keep up to *underway_max* requests underway until nothing is left to ask or to hear."""
 
     def agent(  # noqa: PLR0913 - each may be said of an agent
         self,
@@ -93,7 +95,7 @@ class BlockingHolding(ABC):
             clock=self._settings.clock,
             next_key=self._next_key,
             perform=self._perform,
-            perform_all=self._perform_all,
+            perform_ahead=self._perform_ahead,
         )
 
     def attach(  # noqa: PLR0913 - each may be given to an attach

@@ -62,6 +62,10 @@ def typed(value: Any, kind: Any) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912
     arguments: tuple[Any, ...]
     if type(kind) is types.GenericAlias:  # dict[str, int] and the like, in a hurry
         origin, arguments = kind.__origin__, kind.__args__
+        if origin is dict:
+            return _dict(value, arguments)
+        if origin is list:
+            return _list(value, arguments)
     elif isinstance(kind, TypeVar):
         return value
     else:
@@ -102,8 +106,9 @@ def typed(value: Any, kind: Any) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912
 
 def return_type(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - any type form
     """Return what *function* says that it returns, awaited; ``Any`` where it says nothing."""
-    function = getattr(function, "func", function)  # a partial's
-    function = getattr(function, "__func__", function)  # a bound method's
+    if type(function) is not types.FunctionType:
+        function = getattr(function, "func", function)  # a partial's
+        function = getattr(function, "__func__", function)  # a bound method's
     if "return" not in getattr(function, "__annotations__", ()):
         return Any
     try:

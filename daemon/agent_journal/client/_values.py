@@ -17,22 +17,38 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from enum import Enum
+from json.encoder import encode_basestring
 from math import isfinite
+from types import NoneType
 from typing import Any, Final
 
 from ._agent_errors import NotSerializableError
 
-# Of plain values, which are new and so never within themselves.
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
-_encode_sorted = json.JSONEncoder(
-    ensure_ascii=False,
-    allow_nan=False,
-    check_circular=False,
-    separators=(",", ":"),
-    sort_keys=True,
-).encode
+
+def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
+    """Return what writes plain values, which are new and so never within themselves."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=False,
+        allow_nan=False,
+        check_circular=False,
+        separators=(",", ":"),
+        sort_keys=sort_keys,
+    )
+    try:
+        # What encode() makes anew for each value, which takes as long as to use it.
+        options = (":", ",", sort_keys, encoder.skipkeys, encoder.allow_nan)
+        write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None, encoder.default, encode_basestring, None, *options
+        )
+        write([], 0)
+    except (AttributeError, TypeError):  # a Python that has no such thing, or another
+        return encoder.encode
+    join = "".join
+    return lambda value: join(write(value, 0))
+
+
+_encode = _encoder(sort_keys=False)
+_encode_sorted = _encoder(sort_keys=True)
 
 # Types that JSON has no form for but that have one text form: how it is written.
 # Named, not imported: who has such a value has imported its module.
@@ -85,6 +101,64 @@ def text_of(value: object) -> str:
 def canonical(value: object) -> str:
     """Return plain *value* as JSON text that does not depend on the order of members."""
     return _encode_sorted(value)
+
+
+def bytes_if_plain(value: object) -> bytes | None:
+    """Return what ``canonical`` makes of the plain form, in UTF-8, if *value* is plain already.
+
+    Most values are, and are not copied then.  ``None``: ask ``plain``, which may refuse it.
+    """
+    try:
+        return _encode_sorted(value).encode() if _is_plain(value) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_plain_form(recorded: Any, value: Any) -> bool:  # noqa: ANN401 - any values
+    """Tell whether *recorded*, as JSON gave it, is for certain what ``plain`` makes of *value*.
+
+    Where it says no, the texts tell: that is so for all that is not made of JSON's own types.
+    """
+    kind = type(value)
+    if kind is dict:
+        return type(recorded) is dict and _is_plain_object(recorded, value)
+    if kind is list or kind is tuple:
+        is_as_long = type(recorded) is list and len(recorded) == len(value)
+        return is_as_long and all(map(is_plain_form, recorded, value))
+    # 1 is neither 1.0 nor true.
+    return type(recorded) is kind and kind in _ONE_TEXT and bool(recorded == value)
+
+
+def _is_plain_object(recorded: dict[str, Any], value: dict[Any, Any]) -> bool:
+    if len(recorded) != len(value):
+        return False
+    for name, member in value.items():  # a key that is no text is in no JSON
+        other = recorded.get(name)
+        if type(member) is str:
+            if other != member:
+                return False
+        elif not is_plain_form(other, member) or (other is None and name not in recorded):
+            return False
+    return True
+
+
+# Values of which are written alike where they are equal: 0.0 and -0.0 are not.
+_ONE_TEXT: Final = frozenset({str, int, bool, NoneType})
+
+_SCALARS: Final = frozenset({str, int, bool, NoneType, float})
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401 - any value
+    """Tell whether *value* is made of JSON's own types alone, and of tuples."""
+    kind = type(value)
+    if kind is dict:
+        for name, member in value.items():
+            if type(name) is not str or (type(member) not in _SCALARS and not _is_plain(member)):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all([type(item) in _SCALARS or _is_plain(item) for item in value])  # noqa: C419 - faster
+    return kind in _SCALARS
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - one return for each kind of value

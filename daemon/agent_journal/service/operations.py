@@ -37,7 +37,6 @@ from ..store.base import AgentRecord, Filter
 from ..wire import (
     Compact,
     Describe,
-    EntryRenderer,
     Hello,
     Read,
     Tail,
@@ -50,6 +49,7 @@ from .amending import head_of, submit
 from .context import Context, Sink
 from .description import shown
 from .peer import Peer
+from .rendering import EntryRenderer, Page
 
 AGENTS_MAX: Final = 1000
 TAIL_SLICE_ENTRIES: Final = 1000
@@ -149,33 +149,21 @@ async def read(caller: Caller, request: Read) -> bytes:
     sequence = min(request.from_sequence, record.next_sequence)
     prefix = id_prefix(request.id)
     room = limits.reply_bytes_max - len(prefix) - PAGE_BYTES
-    agent_id = record.agent_id.encode()
-    renderer = EntryRenderer()
-    pieces: list[bytes] = []
-    while wanted > 0 and sequence < record.next_sequence and (room > 0 or not pieces):
+    page = Page(record.agent_id.encode(), room)
+    while page.count < wanted and sequence < record.next_sequence and page.has_room:
         entries = await context.store.read(
-            record.number, from_sequence=sequence, limit=wanted, bytes_max=max(room, 1)
+            record.number,
+            from_sequence=sequence,
+            limit=wanted - page.count,
+            bytes_max=page.room,
         )
         if not entries:
             break  # compacted meanwhile
-        for entry in entries:
-            piece = renderer.render(
-                entry.sequence,
-                entry.position,
-                entry.timestamp,
-                agent_id,
-                entry.iteration,
-                entry.event,
-            )
-            if pieces and len(piece) > room:
-                room = 0
-                break
-            pieces.append(piece)
-            room -= len(piece) + len(b",")
-            sequence += 1
-        wanted -= len(entries)
+        before = page.count
+        page.take(entries)
+        sequence += page.count - before
     more = b"true" if sequence < record.next_sequence else b"false"
-    return PAGE % (prefix, b",".join(pieces), sequence, more)
+    return PAGE % (prefix, page.rendered(), sequence, more)
 
 
 def check_unsent(caller: Caller) -> None:

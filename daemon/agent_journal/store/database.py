@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
@@ -35,7 +35,7 @@ from .opening import migrate, page_count, set_up
 from .records import agent_values, changed_values, checksum_of, is_wanted, record_from
 from .room import Room
 from .rows import ROWS_PER_STATEMENT, PackedRow, Row, damaged
-from .runs import Run, unpacked
+from .runs import SCATTERED_ENTRIES, Run, unpacked_from
 from .self_check import CheckedRows, check_rows
 from .settling import settle
 from .sql import QUERIES, with_rows
@@ -44,6 +44,10 @@ from .transaction import Transaction
 from .unsettled import Generation, Slice
 
 SLICE_SECONDS: Final = 0.001
+# A read goes on for longer, since each slice costs two threads a hop, unless somebody
+# waits for the thread.
+READ_SECONDS: Final = 0.0005
+READ_SECONDS_MAX: Final = 0.004
 SLICE_ENTRIES: Final = 512
 NAMES_MAX: Final = 32_768
 
@@ -63,6 +67,7 @@ class Database:
         self._path = path
         self._directory = str(path.parent)
         self.has_base = False  # nothing may be acknowledged before
+        self.is_awaited: Callable[[], bool] = lambda: False  # by whoever has another call to make
         self._names: dict[int, AgentRecord | None] = {}
         self.copy: PageCopy | None = None  # one that is being taken
         self.checkpoints = Checkpoints(connection.execute, path, descriptor)
@@ -306,28 +311,29 @@ class Database:
     ) -> list[Entry]:
         """Return a slice of a history: what the index covers, then *unsettled*."""
         limit = min(limit, SLICE_ENTRIES)
-        runs = list(self._runs(number, from_sequence, limit, unsettled))
-        deadline = perf_counter() + SLICE_SECONDS
+        begun = perf_counter()
         entries: list[Entry] = []
         size = 0
         sequence = from_sequence
-        if not runs:
-            self._check_end(number, from_sequence)
-        for found in itertools.chain.from_iterable(
-            self.log.entries_by_row(run, SLICE_ENTRIES) for run in runs
-        ):
-            for entry in found:
-                if entry.number != number or entry.sequence != sequence:
-                    raise damaged(entry.position)
-                sequence += 1
-                size += len(entry.event)
-                if entries and size > bytes_max:
-                    return entries
-                entries.append(entry)
+        run = None
+        with closing(self._runs(number, from_sequence, limit, unsettled)) as runs:
+            for run in runs:
+                for found in self.log.entries_by_row(run, limit - len(entries)):
+                    for entry in found:
+                        if entry.number != number or entry.sequence != sequence:
+                            raise damaged(entry.position)
+                        sequence += 1
+                        size += len(entry.event)
+                    entries += found
+                    if size > bytes_max:
+                        return _within(entries, bytes_max)
+                    took = perf_counter() - begun
+                    if took > READ_SECONDS and (took > READ_SECONDS_MAX or self.is_awaited()):
+                        return entries
                 if len(entries) >= limit:
-                    return entries
-            if perf_counter() > deadline:
-                break
+                    break
+        if run is None:
+            self._check_end(number, from_sequence)
         return entries
 
     def _check_end(self, number: int, sequence: int) -> None:
@@ -341,21 +347,22 @@ class Database:
 
     def _runs(
         self, number: AgentNumber, from_sequence: int, limit: int, unsettled: list[Run]
-    ) -> Iterator[Run]:
+    ) -> Generator[Run, None, None]:
         """Yield where up to about *limit* entries lie, from *from_sequence* on."""
         end = from_sequence + limit
         sequence = from_sequence
         if not unsettled or unsettled[0].first_sequence > from_sequence:
             with closing(self._query("runs_from", number, from_sequence, limit)) as found:
                 for row in found:
-                    run = unpacked(*row)
-                    if run.first_sequence > sequence:
+                    first_sequence, count, *_ = row
+                    if first_sequence > sequence:
                         return  # a history that is being swept
-                    if sequence < run.next_sequence:
-                        yield run.behind(sequence - run.first_sequence)
+                    while (skip := sequence - first_sequence) < count:
+                        run = unpacked_from(*row, skip=skip, limit=SCATTERED_ENTRIES)
+                        yield run
                         sequence = run.next_sequence
-                    if sequence >= end:
-                        return
+                        if sequence >= end:
+                            return
         for run in unsettled:
             if sequence < run.next_sequence:
                 yield run.behind(max(sequence - run.first_sequence, 0))
@@ -477,3 +484,13 @@ class Database:
         else:
             self.checkpoints.passive()
         self.figures.checkpoint_seconds.observe(perf_counter() - started)
+
+
+def _within(entries: list[Entry], bytes_max: int) -> list[Entry]:
+    """Return those of *entries* that have room, but at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.event)
+        if count and size > bytes_max:
+            return entries[:count]
+    return entries

@@ -58,6 +58,8 @@ class DatabaseThread:
         # The thread's connection itself: aiosqlite's own methods cost a hop each.
         raw = self._connection._conn  # noqa: SLF001
         self._database = await self._call(lambda: Database(raw, self._path, self._descriptor))
+        calls = self._connection._tx  # noqa: SLF001 - as in _begin
+        self._database.is_awaited = lambda: not calls.empty()
 
     def _open_file(self) -> sqlite3.Connection:
         try:

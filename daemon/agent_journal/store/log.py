@@ -105,7 +105,18 @@ class Log:
         """Return up to *limit* entries of *run* in sequence order, those of a row at once."""
         positions = run.positions[:limit]
         if run.rows is None:
-            return entries_by_row(self.rows_from(positions[0]), positions)
+            return self._neighbours(positions[0], positions[-1] + 1)
         wanted = ",".join(map(str, dict.fromkeys(run.rows[:limit])))
         found = self._query("rows_at", f"[{wanted}]")
         return entries_by_row(itertools.starmap(PackedRow, found), positions)
+
+    def _neighbours(self, position: int, end: int) -> Iterator[list[Entry]]:
+        """Yield the entries from *position* to *end*, those of a row at once."""
+        for row in self.rows_from(position):
+            if not row.first_position <= position < row.next_position:
+                break
+            start, position = position, min(row.next_position, end)
+            yield row.entries_at(range(start, position))
+            if position == end:
+                return
+        raise damaged(position)

@@ -62,6 +62,7 @@ ROWS_PER_STATEMENT: Final = 32
 _UNSEALED: Final = struct.Struct("<BH")  # format, count
 _BEGIN: Final = struct.Struct("<BI")  # format, checksum
 _SEALED: Final = struct.Struct("<HI")  # count, previous
+_WHOLE: Final = struct.Struct("<BIHI")  # format, checksum, count, previous: the usual begin
 _SWEPT: Final = struct.Struct("<HII")  # count, previous, seal
 _CLEARED: Final = struct.Struct("<QII")  # count, previous, seal
 _PREFIX_BYTES: Final = _BEGIN.size + _SEALED.size
@@ -158,43 +159,49 @@ class PackedRow:
         DamagedError: it is not what was written.
     """
 
-    __slots__ = ("_bodies", "_headers", "count", "data", "first_position", "previous", "seal")
+    __slots__ = (
+        "_bodies",
+        "_headers",
+        "count",
+        "data",
+        "first_position",
+        "next_position",
+        "previous",
+        "seal",
+    )
 
     def __init__(self, first_position: int, data: bytes) -> None:
         self.first_position = first_position
         self.data = data
-        self.count = 0
+        self.count: int = 0
         self.previous: int | None = None  # none: it is older than seals
-        self.seal = 0
+        self.seal: int = 0
+        self._headers = 0
         try:
-            self._open(data)
+            row_format, checksum, count, previous = _WHOLE.unpack_from(data)
+            if row_format == FORMAT:  # nearly all are
+                if checksum != _checksum(FORMAT, first_position, memoryview(data)[_BEGIN.size :]):
+                    raise damaged(first_position)
+                self.count, self.previous, self.seal = count, previous, checksum
+                self._headers = _WHOLE.size
+            else:
+                self._open_other(data, row_format, checksum)
         except (struct.error, IndexError, TypeError):  # SQLite gives no bytes for a rotten type
             raise damaged(first_position) from None
-        self._bodies = self._headers + self.count * _HEADER.size
-        if self.is_cleared:
-            return
-        if not self.count or self._bodies > len(data):
-            raise damaged(first_position)
-        *_, offset, length, key_length = _HEADER.unpack_from(data, self._bodies - _HEADER.size)
-        if self._bodies + offset + length + key_length != len(data):
+        self.next_position = first_position + self.count  # where the next row begins
+        self._bodies = bodies = self._headers + self.count * _HEADER.size
+        if self._headers and (not self.count or bodies > len(data)):
             raise damaged(first_position)
 
-    def _open(self, data: bytes) -> None:
-        """Read what stands before the headers, and compare the checksum."""
-        row_format = data[0]
+    def _open_other(self, data: bytes, row_format: int, checksum: int) -> None:
+        """Read what stands before the headers, where that is not the usual."""
         if row_format == FORMAT_UNSEALED:
-            _, self.count = _UNSEALED.unpack_from(data)
-            self._headers = _UNSEALED.size
+            self._open_unsealed(data)
             return
-        _, checksum = _BEGIN.unpack_from(data)
         at = _BEGIN.size
         if checksum != _checksum(row_format, self.first_position, memoryview(data)[at:]):
             raise damaged(self.first_position)
-        if row_format == FORMAT:
-            self.count, self.previous = _SEALED.unpack_from(data, at)
-            self.seal = checksum
-            self._headers = at + _SEALED.size
-        elif row_format == FORMAT_SWEPT:
+        if row_format == FORMAT_SWEPT:
             self.count, self.previous, self.seal = _SWEPT.unpack_from(data, at)
             self._headers = at + _SWEPT.size
         elif row_format == FORMAT_CLEARED:
@@ -203,15 +210,19 @@ class PackedRow:
         else:
             raise damaged(self.first_position)
 
+    def _open_unsealed(self, data: bytes) -> None:
+        """Hold against each other what a row without a checksum says of itself."""
+        _, self.count = _UNSEALED.unpack_from(data)
+        self._headers = _UNSEALED.size
+        bodies = self._headers + self.count * _HEADER.size
+        *_, offset, length, key_length = _HEADER.unpack_from(data, bodies - _HEADER.size)
+        if bodies + offset + length + key_length != len(data):
+            raise damaged(self.first_position)
+
     @property
     def is_cleared(self) -> bool:
         """Tell whether the row stands for entries that were all removed."""
         return not self._headers
-
-    @property
-    def next_position(self) -> int:
-        """Where the next row begins."""
-        return self.first_position + self.count
 
     def is_behind(self, before: PackedRow) -> bool:
         """Tell whether this is the row that was written behind *before*, its neighbour."""
@@ -223,18 +234,19 @@ class PackedRow:
 
     def entries_at(self, positions: Sequence[int]) -> list[Entry]:
         """Return the entries at *positions*; the number is 0 where one was removed."""
-        if self.is_cleared:
+        if not self._headers:
             raise damaged(positions[0])  # the index names what was removed
-        data, bodies, unpack = self.data, self._bodies, _HEADER.unpack_from
-        base = self._headers - self.first_position * _HEADER.size
+        data, bodies, unpack, size = self.data, self._bodies, _HEADER.unpack_from, _HEADER.size
+        base = self._headers - self.first_position * size
         entries: list[Entry] = []
         for position in positions:
             number, sequence, timestamp, iteration, offset, length, _ = unpack(
-                data, base + position * _HEADER.size
+                data, base + position * size
             )
             start = bodies + offset
             event = data[start : start + length]
-            entries.append(Entry(number, sequence, Position(position), timestamp, iteration, event))
+            # Called for each entry of a read, so without what makes a Position of an int.
+            entries.append(Entry(number, sequence, position, timestamp, iteration, event))  # type: ignore[arg-type]
         return entries
 
     def numbers_before(self, position: int) -> Iterator[tuple[Position, AgentNumber]]:

@@ -10,6 +10,10 @@ from ..errors import DamagedError
 
 _OFFSET_BYTES: Final = array("I").itemsize
 
+# Each of such entries may lie in a row of its own, and more than so many rows are not
+# read in one go: what is unpacked beyond that, each time would be unpacked in vain.
+SCATTERED_ENTRIES: Final = 128
+
 # Number, first sequence, count, first position, offsets to it, places in the rows.
 PackedRun = tuple[int, int, int, int, bytes, bytes]
 
@@ -52,10 +56,30 @@ def unpacked(first_sequence: int, count: int, first: int, offsets: bytes, places
     Raises:
         DamagedError: it was not packed so.
     """
+    return unpacked_from(first_sequence, count, first, offsets, places, skip=0, limit=count)
+
+
+def unpacked_from(  # noqa: PLR0913 - the columns of a run, as they are
+    first_sequence: int,
+    count: int,
+    first: int,
+    offsets: bytes,
+    places: bytes,
+    *,
+    skip: int,
+    limit: int,
+) -> Run:
+    """Return the run that was packed from its entry *skip* on, with *limit* if it is scattered.
+
+    Raises:
+        DamagedError: it was not packed so.
+    """
     if not offsets:
-        return Run(first_sequence, range(first, first + count), None)
+        return Run(first_sequence + skip, range(first + skip, first + count), None)
     if not len(offsets) == count * _OFFSET_BYTES == len(places) * _OFFSET_BYTES:
         raise DamagedError(f"the index from sequence {first_sequence} on is not what was written")
-    positions = [first + offset for offset in array("I", offsets)]
-    rows = [at - place for at, place in zip(positions, places, strict=True)]
-    return Run(first_sequence, positions, rows)
+    end = skip + limit
+    some = array("I", offsets[skip * _OFFSET_BYTES : end * _OFFSET_BYTES])
+    positions = [first + offset for offset in some]
+    rows = [at - place for at, place in zip(positions, places[skip:end], strict=True)]
+    return Run(first_sequence + skip, positions, rows)

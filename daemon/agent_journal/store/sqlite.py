@@ -28,6 +28,7 @@ from ..errors import JournalError, OverloadedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Sequence, Uid
 from . import one_agent
 from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
+from .database import SLICE_ENTRIES
 from .history import KEYED_SLICE_ENTRIES, KeyedEntry, with_keys
 from .kept_file import KeptFile
 from .room import SLICE_BYTES as GIVEN_BACK_BYTES
@@ -212,6 +213,7 @@ class SqliteStore(KeptFile):
         self, number: AgentNumber, *, from_sequence: int, limit: int, bytes_max: int
     ) -> list[Entry]:
         """Return neighbouring entries of a history."""
+        limit = min(limit, SLICE_ENTRIES)
         async with self._reader:
             runs = self._unsettled.runs(number, from_sequence, limit)
             return await self._call(
