@@ -74,7 +74,8 @@ def promises_of(trace: Trace, own_uid: int) -> list[Promise]:
                 reply = json.loads(line)
                 if isinstance(reply.get("id"), int) and reply["ok"]:
                     request = trace.requests[reply["id"]]
-                    name = Uid(request.get("uid", own_uid)), AgentId(request["agent_id"])
+                    agent_id = request.get("agent_id") or f"{request['kind']}-"
+                    name = Uid(request.get("uid", own_uid)), AgentId(agent_id)
                     holds = _promise(name, request, reply)
                     # Agents are one connection's in all lives: a descriptor is not.
                     connection = f"{name[0]} {name[1].partition('-')[0]}"
@@ -93,6 +94,8 @@ def _promise(name: Name, request: Fields, reply: Fields) -> Holds:
         return lambda now, before: _is_compacted(now, before, name)
     if op == "forget":
         return lambda now, _: name not in now.agents
+    if op == "vacuum":
+        return lambda now, _: not _has_ended(now, name)
     return _promise_of_state(op, name, request, reply)
 
 
@@ -116,6 +119,15 @@ def _promise_of_state(op: str, name: Name, request: Fields, reply: Fields) -> Ho
 def _record(now: Inspection, name: Name, field: str) -> Any:
     record = now.agents.get(name)
     return -1 if record is None else getattr(record, field)
+
+
+def _has_ended(now: Inspection, begin: Name) -> bool:
+    """Tell whether there is an agent that has ended, and whose id begins so."""
+    uid, text = begin
+    return any(
+        record.state == "completed" and name[0] == uid and name[1].startswith(text)
+        for name, record in now.agents.items()
+    )
 
 
 def _is_appended(now: Inspection, name: Name, request: Fields, reply: Fields) -> bool:

@@ -40,6 +40,10 @@ class _AtOnce:
             if future is not None:
                 future.set_result(result)
 
+    def empty(self) -> bool:
+        """Nobody ever waits."""
+        return True
+
 
 class _NoThread:
     """In place of the thread."""

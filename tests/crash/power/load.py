@@ -43,6 +43,7 @@ class Load:
             self._elsewhere,
             self._attached,
             self._lived,
+            self._brief,
             self._steered,
         )
         talks = [(kind(), RawConnection(daemon.socket)) for kind in kinds]
@@ -153,6 +154,21 @@ class Load:
                 yield [self._append(agent) for _ in range(size + 1)]
             end = self.random.choice(("compact", "forget"))
             yield [{"op": end, "agent_id": agent, "force": True}]
+
+    def _brief(self) -> Conversation:
+        """Begin and end, and be removed: by hand, or by the configuration at the next start."""
+        number = 0
+        while True:
+            number += 1
+            agent = f"brief-{number % 3}"
+            attach: Request = {"op": "attach", "agent_id": agent, "kind": "brief"}
+            (reply,) = yield [attach | {"take_over": True}]
+            if reply["ok"]:
+                end = {"Terminated": {"reason": "Completed", "n": number}}
+                last: Request = self._append(agent, epoch=reply["epoch"]) | {"event": end}
+                yield [self._append(agent, epoch=reply["epoch"]), last]
+            if self.random.random() < 0.6:
+                yield [{"op": "vacuum", "kind": "brief"}]
 
     def _steered(self) -> Conversation:
         """Be forked, parked, resumed and cancelled."""

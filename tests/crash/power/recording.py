@@ -29,7 +29,13 @@ from crash.power.load import Load
 from crash.power.trace import Trace, UnmodelledError, load, save
 
 SOURCE = Path(__file__).with_name("recorder.c")
-CONFIG = "[commit]\ncheckpoint_commits = {commits}\nfree_bytes_min = 0\n"
+CONFIG = """\
+[commit]
+checkpoint_commits = {commits}
+free_bytes_min = 0
+[retention.kinds.brief]
+completed_days = 0.0000001
+"""
 DATABASE = "journal.db"
 DAEMON = (sys.executable, "-m", "agent_journal")
 
