@@ -29,7 +29,7 @@ demo: $(READY)  ## a real agent loop, killed with its daemon amid a tool call, a
 	@$(BIN)/agent-journal demo
 
 test: $(READY)  ## all tests but the slow crash cycles
-	@$(BIN)/pytest -q -m "not crash"
+	@$(BIN)/pytest -q -m "not crash" --durations=15 --durations-min=5
 
 lint: $(READY)  ## ruff: formatting and rules
 	@$(BIN)/ruff format --check .
@@ -67,7 +67,7 @@ resume: $(READY)  ## what a boot with 10,000 unfinished agents, and a durable st
 	@$(BIN)/python benchmarks/resume.py
 
 transcripts: $(READY)  ## renew what the tests expect commands to print; then read git diff
-	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py
+	@RENEW_TRANSCRIPTS=1 $(BIN)/pytest -q tests/cli/test_transcripts.py tests/cli/test_acting_transcripts.py
 
 recording: $(READY)  ## docs/demo.svg, of the demo as it runs here
 	@$(BIN)/python benchmarks/record_demo.py

@@ -87,6 +87,7 @@ def main() -> int:
         build(journal, layout)
         with running(journal):
             environ = {**os.environ, "AGENT_JOURNAL_SOCKET": str(journal.socket), "TERM": "xterm"}
+            environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command is compiled
             taken: dict[str, list[float]] = {}
             chosen = commands(journal, layout)
             for _ in range(ROUNDS):

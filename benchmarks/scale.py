@@ -215,7 +215,7 @@ def measure(given: argparse.Namespace) -> tuple[Results, dict[str, object]]:
             results.built_in_s = round(build(kept, layout), 1)
             say("copying the journal")
             large = Journal(directory / "large", Path(sockets))
-            shutil.copyfile(kept.database, large.database)
+            kept.copy_to(large)
             results.database_mb = round(large.database.stat().st_size / 2**20, 1)
             empty = Journal(directory / "empty", Path(sockets))
             measure_readiness(

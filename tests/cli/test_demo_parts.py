@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def test_a_gap_in_the_middle_is_lost_and_out_of_order() -> None:
 
 
 def test_a_doubled_entry_is_seen() -> None:
-    again = replace(JOURNAL[2], sequence=3, position=999)
+    again = JOURNAL[2].__replace__(sequence=3, position=999)
     verdict = judged([*JOURNAL[:3], again, *JOURNAL[3:]])
     assert faults(verdict) == {"doubled": 1, "unacknowledged": 1}
     assert not verdict.is_good
@@ -109,7 +108,7 @@ def test_an_acknowledgement_of_the_same_place_for_two_is_seen() -> None:
     "change", [{"event": {"Worked": {"number": 9}}}, {"iteration": 1}, {"position": 555}], ids=str
 )
 def test_an_altered_entry_is_seen(change: dict[str, Any]) -> None:
-    verdict = judged([*JOURNAL[:2], replace(JOURNAL[2], **change), *JOURNAL[3:]])
+    verdict = judged([*JOURNAL[:2], JOURNAL[2].__replace__(**change), *JOURNAL[3:]])
     assert verdict.altered == 1
     assert not verdict.is_good
     assert "1 altered" in str(verdict)
@@ -118,7 +117,7 @@ def test_an_altered_entry_is_seen(change: dict[str, Any]) -> None:
 def test_entries_out_of_order_are_seen() -> None:
     swapped = [JOURNAL[1], JOURNAL[0], *JOURNAL[2:]]
     assert judged(swapped).misplaced > 0
-    falling = [replace(JOURNAL[0], position=500), *JOURNAL[1:]]
+    falling = [JOURNAL[0].__replace__(position=500), *JOURNAL[1:]]
     assert judged(falling).misplaced == 1
     assert judged(JOURNAL, [LEDGER[2], LEDGER[0], *LEDGER[3:], LEDGER[1]]).misplaced > 0
 

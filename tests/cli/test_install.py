@@ -214,7 +214,7 @@ class TestWhatIsAnothers:
         removed = at("uninstall", "--user")
         assert mine.read_text() == "# mine"
         assert f"rmdir   {mine.parent}" not in removed.lines
-        assert f"note    so does the configuration: {mine}" in removed.lines
+        assert f"note    the configuration stays: {mine}" in removed.lines
 
 
 class TestWhenItFails:

@@ -12,7 +12,7 @@ import pytest
 
 from agent_journal import __version__
 from agent_journal.cli import COMMANDS
-from cli.fake_daemon import FakeDaemon, Run, entry
+from cli.fake_daemon import FakeDaemon, Run, agent, entry
 
 CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
 
@@ -121,6 +121,34 @@ def test_only_the_command_that_was_typed_is_imported(fake: FakeDaemon) -> None:
     assert not ours & {f"agent_journal.cli.{name}" for name in COMMANDS if name != "ping"}
     heavy = {"asyncio", "structlog", "msgspec", "uvloop", "subprocess", "tempfile", "shutil"}
     assert not loaded & heavy
+
+
+def test_what_is_typed_most_imports_nothing_slow(fake: FakeDaemon) -> None:
+    """Each of these takes some milliseconds of the hundred that a first screen may."""
+    slow = {"asyncio", "dataclasses", "inspect", "msgspec", "pathlib", "subprocess", "tempfile"}
+    fake.on("agents", {"agents": [agent("a")], "more": False})
+    fake.on("describe", {"agent": agent("a")})
+    fake.on("read", {"entries": [entry(0, {"Noted": 1})], "next_sequence": 1, "more": False})
+    fake.on("tail", [{"entry": entry(0, {"Noted": 1})}, {"position": 11}])
+    fake.on("append", {"sequence": 0, "position": 0, "count": 1})
+    commands = [["ls"], ["show", "a"], ["log", "a"], ["read", "a"], ["append", "a", '{"Noted":1}']]
+    program = (
+        "import sys\n"
+        "from agent_journal.cli import main\n"
+        f"for words in {commands!r}:\n"
+        f"    assert main([*words, '-s', {str(fake.path)!r}]) == 0, words\n"
+        f"    print(*({slow!r} & {{*sys.modules}}), file=sys.stderr)\n"
+    )
+    # -S: the interpreter's own start imports some of these for editable installs.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.split() == []
 
 
 def test_a_reader_that_goes_away_is_no_error(fake: FakeDaemon) -> None:

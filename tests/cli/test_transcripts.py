@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from agent_journal.cli import COMMANDS
 from agent_journal.testing.daemon import RunningDaemon
 from cli.told_world import fill, shown
 from waiting import until
@@ -31,16 +30,6 @@ MEDIA = {
     "a pipe": (None, {}),
 }
 OTHERS = {"NO_COLOR": (80, {"NO_COLOR": "1"})}
-
-# Commands that change something, or end with what they began, and those whose words are
-# about the host or make a whole document: their own tests look at them.
-ACTING = frozenset(
-    {"accept-loss", "append", "backup", "cancel", "compact", "decide", "demo", "export", "fork"}
-    | {"forget", "hook", "import", "install", "park", "restore", "resume", "run", "signal"}
-    | {"uninstall", "vacuum", "verify-replay"}
-)
-OF_THE_HOST = frozenset({"bench", "config", "disk-usage", "doctor", "top"})
-DOCUMENTS = frozenset({"completion", "help", "metrics", "trace"})
 
 
 @dataclass(frozen=True)
@@ -83,6 +72,11 @@ def told(command: str, medium: str, daemon: RunningDaemon) -> str:
     argv = ["--wait", "0", *shlex.split(command)]
     environ = {"AGENT_JOURNAL_SOCKET": str(daemon.socket), **environ}
     text, code = shown(argv, columns=columns, environ=environ)
+    if command == "metrics":  # a bucket of each histogram is enough
+        text = re.sub(r"(?m)^(\w+?(?:\{.*\})?) [0-9.e+-]+$", r"\1 VALUE", text)
+        text = re.sub(r"(?m)^(\w+)_bucket\{.*\n(?:\1_bucket.*\n)*", r"\1_bucket…\n", text)
+        text = re.sub(r'uid="\d+"', 'uid="UID"', text)
+        text = re.sub(r'version="[^"]*"', 'version="VERSION"', text)
     if command == "stats":  # each value is another, and so are the widths
         text = re.sub(r"(?m)^([a-z]\S+) .*", r"\1  VALUE", text)
         text = re.sub(r"(?m)^uids\.\d+", "uids.UID", text)
@@ -114,18 +108,12 @@ def test_colours_are_all_that_no_color_takes_away(file: Path, daemon: RunningDae
     assert plain.rstrip("\n") == re.sub(r"␛\[[0-9;]*m", "", coloured.told).rstrip("\n")
 
 
-def test_each_command_that_only_looks_has_a_transcript() -> None:
-    written = "\n".join(file.read_text("utf-8") for file in FILES)
-    for name in COMMANDS.keys() - ACTING - OF_THE_HOST - DOCUMENTS:
-        assert re.search(rf"^\$ agent-journal {name}\b", written, re.MULTILINE), name
-
-
 def test_no_control_character_of_the_journal_is_in_a_transcript() -> None:
     r"""Invariant: nothing that came out of the journal reaches the screen as a control character.
 
     A story of the journal has some in it.
     """
-    for file in FILES:
+    for file in FOLDER.rglob("*.txt"):
         text = file.read_text("utf-8")
         assert not re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text), file
         assert not re.findall("␛(?!\\[[0-9;]*m)", text), file

@@ -17,6 +17,7 @@ import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from agent_journal.cli import COMMANDS, MODULES, main, verbatim  # noqa: F401 - for the children
 from agent_journal.clock import Clock
@@ -214,11 +215,16 @@ class At(Clock):
 
 
 def shown(
-    argv: Sequence[str], *, columns: int | None, environ: Mapping[str, str]
+    argv: Sequence[str],
+    *,
+    columns: int | None,
+    environ: Mapping[str, str],
+    directory: Path | None = None,
 ) -> tuple[str, int]:
     """Run a command line; return what it shows on a terminal, or into a pipe, and its end.
 
-    In a child: Python's start alone would take longer than all that is looked at.
+    ``< FILE`` at its end is what the shell takes it for.  In a child: Python's start
+    alone would take longer than all that is looked at.
     """
     for name in COMMANDS:  # here once, and not in each child
         importlib.import_module(f"agent_journal.cli.{MODULES.get(name, name.replace('-', '_'))}")
@@ -227,7 +233,7 @@ def shown(
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     child = os.fork()
     if child == 0:
-        _become(theirs, argv, environ)
+        _become(theirs, argv, environ, directory)
     os.close(theirs)
     text = bytearray()
     while data := _read(ours):
@@ -244,12 +250,20 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _become(output: int, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+def _become(
+    output: int, argv: Sequence[str], environ: Mapping[str, str], directory: Path | None
+) -> None:
     """Be the command, in this child; does not return."""
     code = 70
     try:
+        if directory is not None:
+            os.chdir(directory)
         for descriptor in (0, 1, 2):
             os.dup2(output, descriptor)
+        if argv[-2:-1] == ["<"]:
+            os.dup2(os.open(argv[-1], os.O_RDONLY), 0)
+            argv = argv[:-2]
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         os.environ.clear()

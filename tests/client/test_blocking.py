@@ -253,10 +253,13 @@ FORBIDDEN = "asyncio aiosqlite msgspec uvloop structlog watchfiles"
             "from agent_journal.client import connect, connect_async, find_socket",
             FORBIDDEN + " typing dataclasses json socket enum re datetime pathlib",
         ),
-        ("from agent_journal.client import Entry, Appended, AppendRequest", FORBIDDEN),
+        (
+            "from agent_journal.client import Entry, Appended, AppendRequest",
+            FORBIDDEN + " dataclasses inspect",
+        ),
         (
             "from agent_journal.client import connect\nwith connect() as journal: journal.ping()",
-            FORBIDDEN,
+            FORBIDDEN + " dataclasses inspect",
         ),
         (
             "from agent_journal.client import Client, connect",

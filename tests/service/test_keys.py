@@ -207,6 +207,22 @@ async def test_a_compacted_agents_keys_are_new_again() -> None:
             assert replies[2]["removed"] == 1
 
 
+@pytest.mark.parametrize("op", ["compact", "forget"])
+async def test_a_repeat_whose_first_write_is_removed_meanwhile_is_a_first_write(op: str) -> None:
+    """And no conflict, which nobody's order of the two requests explains."""
+    async with Service() as service:
+        client = service.connect()
+        await client.ask(append(), append(key="k"))
+        service.store.hold("read")
+        client.send(append(key="k"))
+        await settled()
+        await service.connect().ask({"op": op, "agent_id": "a", "force": True})
+        service.store.release("read")
+        (recorded,) = await client.ask()
+        assert (recorded["sequence"], "duplicate" in recorded) == (0, False)
+        assert await service.next_sequence() == 1
+
+
 async def test_a_key_is_its_agents_own_and_its_namespaces() -> None:
     async with Service() as service:
         root, alice = service.connect(ROOT), service.connect(ALICE)

@@ -116,8 +116,10 @@ class Command(Protocol):
 class _Parser(argparse.ArgumentParser):
     """Errors as everywhere here: what is wrong on one line, what to try on the next."""
 
+    asked = ""  # the command that was typed, where it is not this parser that knows
+
     def error(self, message: str) -> NoReturn:
-        _print_failure(Failure(ExitCode.USAGE, message, f"{self.prog} --help"))
+        _print_failure(Failure(ExitCode.USAGE, message, f"{self.asked or self.prog} --help"))
         self.exit(ExitCode.USAGE)
 
 
@@ -189,6 +191,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
                 _list(commands, name, summary)
             continue
         listed: dict[str, Any] = {"help": summary} if name in COMMANDS else {}
+        parser.asked = f"{parser.prog} {name}"
         command = commands.add_parser(
             name,
             description=f"{summary[0].upper()}{summary[1:]}.",

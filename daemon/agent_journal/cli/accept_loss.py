@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from .closed_journal import add_database, aside_of, database_of, locked
+from .counted import agents_with_entries, counted, entries
 from .failures import CommandError, ExitCode
 from .output import print_json
 from .progress import Progress
@@ -157,16 +158,16 @@ def _say(
         return
     output.line(
         f"{harmless(str(report.path))} is sound again: "
-        f"{rebuilt.agents:,} agents with {rebuilt.entries:,} entries"
+        f"{agents_with_entries(rebuilt.agents, rebuilt.entries)}"
     )
     if rebuilt.lost:
         output.line(
-            f"in the places of {rebuilt.lost:,} lost entries stands one that says so, "
-            "and unfinished agents that lost some are parked"
+            f"in the places of {counted(rebuilt.lost, 'lost entry', 'lost entries')} "
+            "stands one that says so, and unfinished agents that lost some are parked"
         )
     output.line(f"the damaged files are in {harmless(str(aside))}")
     if rebuilt.apart:
         output.line(
-            f"{rebuilt.apart:,} entries that can be read, but whose place is not known, "
+            f"{entries(rebuilt.apart)} that can be read, but whose place is not known, "
             f"are in {APART} there"
         )

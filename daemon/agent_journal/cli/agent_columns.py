@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..clock import Clock
+from ..value import Value
 from .failures import usage_error
 from .states import state_cell
 from .terminal import Cell, Column, Terminal
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from ..client import Agent
 
 
-@dataclass(frozen=True, slots=True)
-class Printing:
+class Printing(Value):
     """What cells are made with."""
 
     terminal: Terminal
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class AgentColumn:
+class AgentColumn(Value):
     """One column: how it looks, what is in it, and what agents are sorted by."""
 
     column: Column

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ..model import TERMINAL, AgentState
+from ..value import Value
 from .failures import usage_error
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def states_named(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Value, kw_only=True):
     """What is asked for."""
 
     prefix: str | None = None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from ..client import AppendRequest, NewEntry
 from ..errors import InvalidError, MalformedError
+from ..value import Value
 from .raw_json import RawValue, array_items, object_members
 
 READ_BYTES: Final = 1 << 20
 LINE_BYTES_MAX: Final = 64 << 20  # more than any daemon takes; bounds our memory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppendBatch:
+class AppendBatch(Value, kw_only=True):
     """A line with ``entries`` in place of one event: recorded all or none."""
 
     agent_id: str

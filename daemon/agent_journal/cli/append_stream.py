@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..client import Appended, AppendRequest
 from ..errors import JournalError, RequestError
 from .append_lines import AppendBatch, Request, line_groups, request_of
+from .counted import agents, counted, entries
 from .failures import ExitCode, failure_of
 from .output import as_object, print_json
 from .terminal import Terminal, harmless, standard_output
@@ -155,14 +156,9 @@ class Tally:
             print_json({"line": number, "ok": ok, **fields})
 
     def _summary(self) -> str:
-        agents = _counted(len(self._agents), "agent", "agents")
-        summary = f"{_counted(self._recorded, 'entry', 'entries')} recorded for {agents}"
+        summary = f"{entries(self._recorded)} recorded for {agents(len(self._agents))}"
         if self._repeated:
             summary += f", {self._repeated:,} recorded before"
         if self._refused:
-            summary += f", {_counted(len(self._refused), 'line', 'lines')} refused"
+            summary += f", {counted(len(self._refused), 'line')} refused"
         return summary
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ..errors import ConnectionLostError
 from .connection import connected
+from .counted import agents_with_entries
 from .failures import CommandError, ExitCode
 from .output import print_json
 from .progress import Progress
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     else:
         standard_output().line(
-            f"{report.agents:,} agents with {report.entries:,} entries backed up to "
+            f"{agents_with_entries(report.agents, report.entries)} backed up to "
             f"{harmless(str(arguments.file))} ({size:,} bytes), and verified"
         )
     return ExitCode.OK

@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from ..value import Value
 
 # In every hook's input; said once, by the entry that begins the session.
 _COMMON: Final = frozenset({"session_id", "hook_event_name", "transcript_path", "cwd"})
@@ -54,8 +55,7 @@ class NotAHookError(ValueError):
     """What came is not the input of a hook; says what is missing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Value, kw_only=True):
     """One entry to be recorded."""
 
     agent_id: str

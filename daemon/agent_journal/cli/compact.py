@@ -7,6 +7,7 @@ from typing import Final
 
 from .arguments import add_agent_id, add_uid
 from .connection import connected
+from .counted import entries
 from .failures import ExitCode
 from .output import print_json
 from .terminal import harmless, standard_output
@@ -31,6 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"agent_id": arguments.agent, "removed": removed})
     else:
-        entries = "1 entry" if removed == 1 else f"{removed:,} entries"
-        standard_output().line(f"{entries} of {harmless(arguments.agent)} removed")
+        standard_output().line(f"{entries(removed)} of {harmless(arguments.agent)} removed")
     return ExitCode.OK

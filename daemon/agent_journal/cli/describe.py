@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ..clock import Clock
+from ..value import fields_of
 from .arguments import add_agent_id, add_uid
 from .connection import connected
 from .details import any_value
@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _rows(agent: Agent) -> Iterator[tuple[Cell, Cell]]:
     clock = Clock()
-    for name in (field.name for field in dataclasses.fields(agent)):
-        value = getattr(agent, name)
+    for name, value in fields_of(agent).items():
         if isinstance(value, datetime):
             shown = f"{clock_time(value, clock=clock)}, {age(value, clock=clock)}"
         elif isinstance(value, int) and name != "uid":

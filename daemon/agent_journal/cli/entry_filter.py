@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from ..errors import NotFoundError
+from ..value import Value
 from .details import detail, event_name
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ KINDS_MAX: Final = 10_000  # agents whose kinds are remembered
 _LOOKS_AROUND: Final = frozenset("^$\\?")  # where an event ends matters to a pattern with these
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Value, kw_only=True):
     """What an entry must be to be shown."""
 
     since: datetime | None = None

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..client._encoding import members
 from ..client._requests import Reply, Request, Tail, TailRequest
+from ..value import Value
 from .raw_json import object_members
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 STRAGGLERS_MAX: Final = 1000  # places by which an entry may be out of order
 NEIGHBOURS: Final = 3  # looked at in each place where a time is looked for
 STEP_SHARE: Final = 10  # each probe goes back by this part of its distance more
-PROBES_AT_ONCE: Final = 16  # between two places
+PROBES_AT_ONCE: Final = 8  # between two places
 
 PAGE_ENTRIES_MIN: Final = 64
 PAGE_ENTRIES_MAX: Final = 1000
 PAGE_BYTES: Final = 4 << 20  # about as much is kept of a page that is read backwards
 
 
-class Found(NamedTuple):
+class Found(Value):
     """An entry and the line that brought it."""
 
     entry: Entry

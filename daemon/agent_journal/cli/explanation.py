@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..clock import Clock
@@ -20,13 +19,13 @@ STDERR_LINES_SHOWN: Final = 12
 SIGNALS_SHOWN: Final = 5
 
 
-@dataclass(slots=True, kw_only=True)
 class Explanation:
     """The paragraph, the commands to type next, and the last words of the process."""
 
-    sentences: list[str] = field(default_factory=list)
-    tries: list[str] = field(default_factory=list)
-    stderr: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.tries: list[str] = []
+        self.stderr: list[str] = []
 
     @property
     def text(self) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from .arguments import add_uid
 from .connection import connected
+from .counted import agents_with_entries
 from .failures import CommandError, ExitCode, usage_error
 from .naming import whole_id
 from .output import print_json
@@ -89,7 +90,7 @@ def _report(arguments: argparse.Namespace, writer: Writer) -> None:
         )
     else:
         standard_output().line(
-            f"{writer.agents:,} agents with {writer.entries:,} entries "
+            f"{agents_with_entries(writer.agents, writer.entries)} "
             f"exported to {harmless(str(arguments.output))}"
         )
 
@@ -125,7 +126,13 @@ class Writer:
         self._stream = stream
         self._progress = progress
         self._hash = hashlib.sha256()
-        self._write(FORMAT_LINE)
+        self._has_begun = False
+
+    def _begin(self) -> None:
+        """Write the first line, once it is known that there is something to write."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._write(FORMAT_LINE)
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
@@ -138,6 +145,7 @@ class Writer:
         pages = ExportPages(journal, agent_id, uid)
         page = pages.next_page()
         total = page.total
+        self._begin()
         if not total:
             return
         prefix = f'{{"uid":{uid},"agent":' if with_uid else '{"agent":'
@@ -162,6 +170,7 @@ class Writer:
 
     def end(self) -> None:
         """Write the last line, by which a file that was cut off is known."""
+        self._begin()
         line = (
             f'{{"end":{{"agents":{self.agents},"entries":{self.entries},'
             f'"sha256":"{self._hash.hexdigest()}"}}}}\n'

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 from ..client import Client
 from ..client._replies import ReplyFields
 from ..client._requests import Reply, ask
+from ..value import Value
 from .raw_json import array_items, object_members
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Value, kw_only=True):
     """An agent as it was when it was asked for, and some of its entries."""
 
     agent: str

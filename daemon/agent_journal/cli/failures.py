@@ -8,9 +8,10 @@ without reading text.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import ConfigError, JournalError
+from ..value import Value
 
 
 class ExitCode(IntEnum):
@@ -31,7 +32,7 @@ class ExitCode(IntEnum):
     PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 
 
-class Failure(NamedTuple):
+class Failure(Value):
     """One line that says what happened, one that says what to try."""
 
     exit_code: ExitCode
@@ -130,6 +131,11 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
     "protocol_error": (ExitCode.FAILED, "another --socket: what answers there is not the daemon"),
 }
 
+# What to try where a command has its own answer to an error.
+HINTS_OF_COMMANDS: Final[dict[tuple[str, str], str]] = {
+    ("agent_unfinished", "forget"): "agent-journal forget {agent} --force, if it may be lost",
+}
+
 
 def failure_of(error: Exception, *, command: str, agent: str | None) -> Failure:
     """Return what to print for *error*, and the code to exit with."""
@@ -159,6 +165,7 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
     if code == "daemon_not_running":
         message = message.partition(";")[0]  # the client's advice; ours stands on the next line
     what = f"{message} ({code})"
+    hint = HINTS_OF_COMMANDS.get((code, command), hint)
     if "retry_ms" in error.details:
         hint = f"again in {error.details['retry_ms']} ms, with fewer requests at once"
     elif "keys" in error.details and command == "append":

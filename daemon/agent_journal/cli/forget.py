@@ -12,6 +12,7 @@ from typing import Final
 from .arguments import add_uid
 from .asking import ask
 from .connection import connected
+from .counted import entries
 from .failures import ExitCode
 from .output import print_json
 from .terminal import harmless, standard_output
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.yes:
             agent = journal.describe(agent_id, uid=arguments.uid)
             ask(
-                f"Forget {shown} ({agent.state}) and its {_entries(agent.entries)}, for good?",
+                f"Forget {shown} ({agent.state}) and its {entries(agent.entries)}, for good?",
                 nothing="nothing was forgotten",
                 hint=f"agent-journal forget {shown} --yes",
             )
@@ -50,9 +51,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"agent_id": agent_id, "removed": removed})
     else:
-        standard_output().line(f"{shown} and its {_entries(removed)} are gone")
+        standard_output().line(f"{shown} and its {entries(removed)} are gone")
     return ExitCode.OK
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count:,} entries"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from ..errors import JournalError, Outcome
 from .arguments import add_uid
 from .connection import connected
+from .counted import agents, entries
 from .export_file import Contents, ExportFile, Page, unusable
 from .failures import CommandError, ExitCode, failure_of, usage_error
 from .output import print_json
@@ -184,14 +185,14 @@ def _report(
     _name_refused(sender)
     first = failure_of(next(iter(sender.refused.values())), command="import", agent=None)
     raise CommandError(
-        f"{refused:,} of {contents.agents:,} agents were not imported",
+        f"{agents(refused)} of {contents.agents:,} not imported",
         "the same again when what is said above is mended; nothing is recorded twice",
         first.exit_code,
     )
 
 
 def _told(contents: Contents, sender: Sender, *, is_seed: bool) -> str:
-    what = f"{contents.entries:,} entries of {contents.agents:,} agents"
+    what = f"{entries(contents.entries)} of {agents(contents.agents)}"
     told = f"an array of {what}: " if is_seed else f"{what}: "
     told += f"{sender.recorded:,} recorded"
     if sender.present:

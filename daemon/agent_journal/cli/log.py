@@ -12,18 +12,19 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..value import Value
 from .arguments import add_agent_id, add_uid, natural
 from .connection import connected
+from .cursor import Cursor
 from .failures import ExitCode, usage_error
 from .moments import MOMENT_HELP, moment
 from .terminal import Terminal, standard_output
 
 if TYPE_CHECKING:
     from ..client import Client
-    from .cursor import Cursor, CursorFile
+    from .cursor_file import CursorFile
     from .entry_filter import EntryFilter, Wanted
     from .entry_lines import Write
     from .entry_source import Found, Source
@@ -48,8 +49,7 @@ LINES_DEFAULT: Final = 10  # of -n without a number, and of -f: as journalctl
 FORMATS: Final = ("short", "short-precise", "short-iso", "short-iso-precise", "cat", "json")
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(Value):
     """How many entries: all, the last so many, or the first so many."""
 
     count: int | None
@@ -192,10 +192,13 @@ def _cursor(
     arguments: argparse.Namespace, journal: Client
 ) -> tuple[CursorFile | None, Cursor | None]:
     """Return the file for the cursor, and the cursor to begin at."""
-    from .cursor import Cursor, CursorFile  # noqa: PLC0415 - imports tempfile
     from .entry_source import Source  # noqa: PLC0415 - imports the client
 
-    file = None if arguments.cursor_file is None else CursorFile(arguments.cursor_file)
+    file = None
+    if arguments.cursor_file is not None:
+        from .cursor_file import CursorFile  # noqa: PLC0415 - imports pathlib
+
+        file = CursorFile(arguments.cursor_file)
     text = arguments.cursor or arguments.after_cursor
     cursor = Cursor.parse(text) if text is not None else file.load() if file is not None else None
     if text is not None and cursor is None:
@@ -226,8 +229,7 @@ def _at_most(arguments: argparse.Namespace, limit: int | None) -> int | None:
     return None if arguments.follow else limit
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(Value):
     """The part of the journal that has to be looked at."""
 
     begin: int
@@ -336,8 +338,6 @@ class _Shown:
 
     def _note(self, found: Found) -> None:
         """Remember the place, but of none behind an entry that is left for another time."""
-        from .cursor import Cursor  # noqa: PLC0415 - imports tempfile
-
         entry = found.entry
         self._is_past_end = self._is_past_end or self.filter.is_too_late(entry)
         if not self._is_past_end and (self.cursor is None or entry.position > self.cursor.position):

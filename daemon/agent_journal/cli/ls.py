@@ -19,6 +19,7 @@ from .agent_columns import (
 from .agent_query import Query, sorted_by, states_named
 from .arguments import add_uid, natural
 from .connection import connected
+from .counted import agents
 from .failures import ExitCode, usage_error
 from .moments import MOMENT_HELP, moment
 from .output import print_json
@@ -173,16 +174,16 @@ def _is_narrowed(arguments: argparse.Namespace) -> bool:
 
 def _told(listing: _Listing, arguments: argparse.Namespace, query: Query) -> str:
     """Return the line below the table: what of how much it shows."""
-    agents = "1 agent" if listing.count == 1 else f"{listing.count:,} agents"
+    shown = agents(listing.count)
     if not listing.has_more:
-        return agents
+        return shown
     if query.prefix is not None:
         which = "the first by id"
     elif arguments.sort is not None:
         which = f"the first by {harmless(arguments.sort)}"
     else:
         which = "the newest" if query.newest else "the oldest"
-    return f"{agents}, {which}; -a shows all, -n N so many"
+    return f"{shown}, {which}; -a shows all, -n N so many"
 
 
 def _warn(journal: Client, arguments: argparse.Namespace, notes: Terminal) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from datetime import datetime
 from math import isinf
 from typing import Final
 
+from ..value import Fields, fields_of
 from .terminal import harmless_json
 from .timestamps import wire_time
 
@@ -26,8 +26,8 @@ def print_json(value: object) -> None:
 
 def as_object(value: object) -> object:
     """Return a record as a plain object, without the fields that it does not have."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    if isinstance(value, Fields):
+        fields = fields_of(value).items()
         return {name: _plain(field) for name, field in fields if field not in (None, ())}
     return dict(value) if isinstance(value, Mapping) else value
 

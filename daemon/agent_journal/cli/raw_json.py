@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from ..errors import MalformedError
+from ..value import Value
 
 INT_DIGITS_MAX: Final = 20  # what has more is no field of ours; Python refuses thousands
 
 
-class RawValue(NamedTuple):
+class RawValue(Value):
     """A JSON value and the text it was read from."""
 
     value: object

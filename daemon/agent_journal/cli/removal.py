@@ -185,6 +185,6 @@ def _what_is_left(layout: Layout, root: Path, database: Path, *, is_purged: bool
         yield Step(verb="note", what=f"the journal stays: {database}")
     config = below(root, layout.configuration) / "config.toml"
     if config.exists():
-        yield Step(verb="note", what=f"so does the configuration: {config}")
+        yield Step(verb="note", what=f"the configuration stays: {config}")
     if layout.is_system:
-        yield Step(verb="note", what="so do the user agent-journal and the group agents")
+        yield Step(verb="note", what="the user agent-journal and the group agents stay")

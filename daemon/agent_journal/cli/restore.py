@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .closed_journal import add_database, aside_of, database_of, locked
+from .counted import agents_with_entries
 from .failures import CommandError, ExitCode
 from .output import print_json
 from .progress import Progress
@@ -109,7 +110,7 @@ def _told(
     output = standard_output()
     output.line(
         f"{harmless(str(database))} is the backup now: "
-        f"{report.agents:,} agents with {report.entries:,} entries"
+        f"{agents_with_entries(report.agents, report.entries)}"
     )
     if aside is not None:
         output.line(f"what was there before is in {harmless(str(aside))}")

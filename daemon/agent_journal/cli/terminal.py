@@ -15,7 +15,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
+
+from ..value import Value
 
 RESET: Final = "\x1b[0m"
 STYLES: Final[Mapping[str, str]] = {
@@ -91,28 +93,28 @@ def cut(text: str, width: int) -> str:
     return text + "…" if width > 0 else ""
 
 
-class Cell(NamedTuple):
+class Cell(Value):
     """One field of a table and the style it is painted in."""
 
     text: str
     style: str = ""
 
 
-class Rule(NamedTuple):
+class Rule(Value):
     """A line across the table, with a text in it; stands between rows."""
 
     text: str
     style: str = ""
 
 
-class Wide(NamedTuple):
+class Wide(Value):
     """A row that has some cells, and then a text that takes the place of all other columns."""
 
     cells: Sequence[Cell | str]
     rest: str
 
 
-class Column(NamedTuple):
+class Column(Value):
     """How one column of a table looks."""
 
     title: str

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from ..model import DAEMON_EVENTS
+from ..value import Record, Value
 
 
 class Recorded(Protocol):
@@ -61,8 +61,7 @@ class StepState(StrEnum):
     RECORDED = "recorded"
 
 
-@dataclass(slots=True, kw_only=True)
-class Run:
+class Run(Record, kw_only=True):
     """One run of a step."""
 
     key: str
@@ -71,15 +70,15 @@ class Run:
     attempt: int
     iteration: int
     sequence: int  # of the first entry that tells of it
+    usage: Mapping[str, Any]
+    replayed_in: list[int]
     ended_sequence: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     duration_ms: float | None = None
     state: StepState = StepState.RUNNING
-    usage: Mapping[str, Any] = field(default_factory=dict)
     result: object = None
     error: object = None
-    replayed_in: list[int] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
@@ -92,8 +91,7 @@ class Run:
         return self.state in {StepState.DONE, StepState.FAILED}
 
 
-@dataclass(slots=True, kw_only=True)
-class Attempt:
+class Attempt(Record, kw_only=True):
     """One process's try."""
 
     number: int
@@ -117,16 +115,14 @@ class Attempt:
         return self.known_before if self.went_on or not self.known_before else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Value, kw_only=True):
     """The end of an attempt, where it stands in the journal."""
 
     attempt: Attempt
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class Moment(Value, kw_only=True):
     """Any other entry: a signal, a decision, a park, an event of the agent's own."""
 
     name: str
@@ -144,15 +140,15 @@ Item = Run | Attempt | Ending | Moment
 STEP_EVENTS: Final = frozenset({"StepStarted", "StepCompleted", "StepFailed"})
 
 
-@dataclass(slots=True, kw_only=True)
 class Timeline:
     """All that happened, in the order of the journal."""
 
-    items: list[Item] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    latest: dict[str, Run] = field(default_factory=dict)  # by the step's key
-    reruns: set[str] = field(default_factory=set)  # in doubt, and a person said: again
-    entries: int = 0
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.attempts: list[Attempt] = []
+        self.latest: dict[str, Run] = {}  # by the step's key
+        self.reruns: set[str] = set()  # in doubt, and a person said: again
+        self.entries = 0
 
     @property
     def runs(self) -> Iterator[Run]:
@@ -346,6 +342,8 @@ class _Teller:
             attempt=self._number,
             iteration=entry.iteration,
             sequence=entry.sequence,
+            usage={},
+            replayed_in=[],
         )
         self.timeline.latest[run.key] = run
         self.timeline.items.append(run)

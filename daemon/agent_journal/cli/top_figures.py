@@ -9,8 +9,9 @@ the interval and not of a week.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from ..value import Value
 
 NEARLY_FULL_SHARE: Final = 0.1  # of the disk is free, or less
 NEARLY_FULL_FACTOR: Final = 4  # of what is kept free, or less
@@ -19,15 +20,14 @@ NEARLY_ALL_SHARE: Final = 0.9  # of the connections that may be open
 Figures = Mapping[str, Any]
 
 
-class Trouble(NamedTuple):
+class Trouble(Value):
     """What is wrong, and what to type."""
 
     what: str
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Value):
     """Two looks, the second of them just now."""
 
     before: Figures
@@ -160,7 +160,7 @@ def told(interval: Interval) -> dict[str, object]:
     fields["batch_entries_mean"] = None if mean is None else round(mean, 2)
     fields |= {name: interval.now.get(name) for name in GAUGES}
     fields["refused"] = interval.risen_by("refused") if interval.has("refused") else None
-    fields["warnings"] = [{"what": what, "try": hint} for what, hint in troubles(interval)]
+    fields["warnings"] = [{"what": found.what, "try": found.hint} for found in troubles(interval)]
     return {name: value for name, value in fields.items() if value is not None}
 
 

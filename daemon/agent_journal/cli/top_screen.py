@@ -6,9 +6,10 @@ import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from .counted import counted
 from .states import STATE_SIGNS, STATE_STYLES
 from .terminal import Cell, Column, Table, Terminal, cut, harmless, width_of
-from .top_figures import Interval, troubles
+from .top_figures import Interval, Trouble, troubles
 
 LABEL_WIDTH: Final = 9
 FIELD_WIDTH: Final = 22
@@ -26,11 +27,11 @@ UID_COLUMNS: Final = (
 def draw(terminal: Terminal, interval: Interval, *, seconds: float, complaint: str = "") -> None:
     """Print a page; *complaint* is why the daemon tells nothing new."""
     _head(terminal, interval, seconds)
-    for what, hint in troubles(interval) if not complaint else ((complaint, "trying again"),):
-        width = terminal.width or len(what) + len(hint) + 20
+    for trouble in [Trouble(complaint, "trying again")] if complaint else troubles(interval):
+        width = terminal.width or len(trouble.what) + len(trouble.hint) + 20
         sign = terminal.sign("▲", "!")
-        first = cut(f"{sign} {harmless(what)}", width)
-        rest = cut(f"  try: {hint}", width - width_of(first))
+        first = cut(f"{sign} {harmless(trouble.what)}", width)
+        rest = cut(f"  try: {trouble.hint}", width - width_of(first))
         terminal.line(terminal.paint(first, "alarm") + terminal.paint(rest, "dim"))
     terminal.line()
     _agents(terminal, interval.now.get("agents"))
@@ -163,11 +164,11 @@ def _row(
     begin = f"{label:<{LABEL_WIDTH}}  "
     left = (terminal.width or 200) - len(begin)
     line = terminal.paint(begin, "dim") if label else begin
-    for number, (text, style) in enumerate(fields, 1):
-        shown = cut(text, left if number == len(fields) else min(width - 1, left))
+    for number, cell in enumerate(fields, 1):
+        shown = cut(cell.text, left if number == len(fields) else min(width - 1, left))
         left -= width
         padding = "" if number == len(fields) else " " * (width - width_of(shown))
-        line += terminal.paint(shown, style) + padding
+        line += terminal.paint(shown, cell.style) + padding
         if left <= 0:
             break
     terminal.line(line.rstrip())
@@ -193,11 +194,6 @@ def user_name(uid: str) -> str:
         return pwd.getpwuid(int(uid)).pw_name
     except (KeyError, ValueError, OverflowError):
         return ""
-
-
-def counted(count: float, what: str) -> str:
-    """Return so many of something."""
-    return f"{count:,.0f} {what}" if count == 1 else f"{count:,.0f} {what}s"
 
 
 def rate_text(rate: float) -> str:

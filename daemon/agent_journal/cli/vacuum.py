@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..clock import Clock
 from .agent_query import states_named
 from .connection import connected
+from .counted import agents, agents_with_entries
 from .failures import ExitCode, usage_error
 from .output import print_json
 from .progress import Progress
@@ -126,7 +127,7 @@ def _say_what_would_go(arguments: argparse.Namespace, reply: dict[str, Any]) -> 
     output = standard_output()
     has_rule = arguments.time is not None or arguments.size is None
     if has_rule:
-        output.line(f"{_agents(reply['agents'])} would be removed")
+        output.line(f"{agents(reply['agents'])} would be removed")
     if arguments.size is not None:
         excess, used = reply["excess_bytes"], size_text(reply["used_bytes"])
         output.line(
@@ -144,8 +145,8 @@ def _report(arguments: argparse.Namespace, done: dict[str, Any], before: dict[st
         print_json({**done, "freed_bytes": freed})
         return ExitCode.OK
     output = standard_output()
-    entries = "1 entry" if done["entries"] == 1 else f"{done['entries']:,} entries"
-    output.line(f"{_agents(done['agents'])} with {entries} removed, {size_text(freed)} freed")
+    removed = agents_with_entries(done["agents"], done["entries"])
+    output.line(f"{removed} removed, {size_text(freed)} freed")
     for name in done["archives"]:
         output.line(f"archived in {harmless(name)}")
     if done["agents"] and not before["gives_back"]:
@@ -154,7 +155,3 @@ def _report(arguments: argparse.Namespace, done: dict[str, Any], before: dict[st
             "before that was possible; agent-journal vacuum --offline, once, changes it"
         )
     return ExitCode.OK
-
-
-def _agents(count: int) -> str:
-    return "1 agent" if count == 1 else f"{count:,} agents"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from .counted import agents_with_entries
 from .failures import ExitCode
 from .output import print_json
 from .terminal import harmless, standard_output
@@ -54,7 +55,7 @@ def report_fields(report: Report) -> dict[str, object]:
 
 def report_lines(report: Report) -> list[str]:
     """Return what was found as lines."""
-    what = f"{report.agents:,} agents with {report.entries:,} entries"
+    what = f"{agents_with_entries(report.agents, report.entries)}"
     notes = [f"note: {note}" for note in report.notes]
     if report.is_sound:
         return [f"{report.path} is sound: {what}", *notes]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import DamagedError
 from .closed_journal import add_database, database_of, holder_of
 from .connection import connected
+from .counted import agents, counted, entries
 from .failures import CommandError, ExitCode, usage_error
 from .output import print_json
 from .progress import Progress
@@ -101,7 +102,8 @@ def _asked(journal: Client, progress: Progress) -> dict[str, Any]:
 
 def _print(found: dict[str, Any]) -> None:
     output = standard_output()
-    what = f"{found['agents']:,} agents, {found['entries']:,} entries and {found['pages']:,} pages"
+    pages = counted(found["pages"], "page")
+    what = f"{agents(found['agents'])}, {entries(found['entries'])} and {pages}"
     if found["sound"]:
         output.line(f"the journal is sound: {what} were looked at")
         return

@@ -13,8 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..clock import Clock
 from ..errors import (
@@ -24,6 +23,7 @@ from ..errors import (
     JournalError,
     TooManyConnectionsError,
 )
+from ..value import Value
 from ._core import Conversation, DaemonNotRunningError
 from ._discovery import SOCKET_VARIABLE, socket_path
 
@@ -52,7 +52,7 @@ class Address:
         return connected
 
 
-class Wait(NamedTuple):
+class Wait(Value):
     """What to wait for: the socket where there is one, and no longer than ``seconds``."""
 
     fd: int | None
@@ -61,8 +61,7 @@ class Wait(NamedTuple):
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Value, kw_only=True):
     """What all connections of one client have in common."""
 
     address: Address

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..clock import Clock
@@ -41,16 +40,29 @@ AGENTS_PAGE: Final = 1000
 WINDOW_REQUESTS: Final = 1024
 
 
-@dataclass(slots=True, kw_only=True)
 class Request(Generic[T]):
-    """One line to send, without its id, and how to read the answer."""
+    """One line to send, without its id, and how to read the answer.
 
-    op: str
-    body: bytes  # what follows the id, up to and with the newline
-    parse: Callable[[Reply], T]
-    may_repeat: bool = True
-    agent_id: str | None = None  # of an append: what it must not overtake
-    keys: list[str] = field(default_factory=list)  # of an append: under which it can be repeated
+    ``body`` is what follows the id, up to and with the newline.  An append has the
+    ``agent_id`` that it must not overtake, and the ``keys`` under which it can be repeated.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a request consists of
+        self,
+        *,
+        op: str,
+        body: bytes,
+        parse: Callable[[Reply], T],
+        may_repeat: bool = True,
+        agent_id: str | None = None,
+        keys: Sequence[str] = (),
+    ) -> None:
+        self.op = op
+        self.body = body
+        self.parse = parse
+        self.may_repeat = may_repeat
+        self.agent_id = agent_id
+        self.keys = keys
 
     def line(self, request_id: int) -> bytes:
         """Return the bytes that ask this."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from ..model import TERMINAL
+from ..value import Value
 
 # One object with one key, the event's name: as a mapping, or as its JSON text,
 # which is passed through as it is.
@@ -20,8 +20,7 @@ Timestamp: TypeAlias = datetime | str
 Moment: TypeAlias = datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
+class NewEntry(Value):
     """One member of ``append_many``."""
 
     event: Event
@@ -30,8 +29,7 @@ class NewEntry:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest:
+class AppendRequest(Value):
     """One member of ``append_pipelined``: what ``append`` takes, as a value."""
 
     agent_id: str
@@ -44,8 +42,7 @@ class AppendRequest:
     uid: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appended:
+class Appended(Value, kw_only=True):
     """The answer to an append: its entries are durable.
 
     ``sequence`` and ``position`` are those of the first of ``count`` entries.
@@ -60,8 +57,7 @@ class Appended:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attached:
+class Attached(Value, kw_only=True):
     """The answer to an attach: the caller is the agent's owner.
 
     ``epoch`` goes with every append from now on.  ``resumed`` says that there
@@ -75,16 +71,14 @@ class Attached:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forked:
+class Forked(Value, kw_only=True):
     """The answer to a fork: the new agent, and where its own entries begin."""
 
     agent_id: str
     next_sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Value, kw_only=True):
     """One record of the journal."""
 
     sequence: int
@@ -106,8 +100,7 @@ class Entry:
         return self.event[self.name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
+class Agent(Value, kw_only=True):
     """What the daemon knows of one agent.
 
     ``latest_sequence`` is 0 both for no entry and for one: number on from

@@ -235,7 +235,9 @@ class Recorder:
                 None if sequence is None else sequence - place
                 for sequence, place in zip(sequences, places, strict=True)
             }
-            return await self._repeat(uid, request, number, begins)
+            reply = await self._repeat(uid, request, number, begins)
+            if reply is not None:
+                return reply
 
     async def _repeat_in_place(
         self, uid: Uid, request: Append, number: AgentNumber
@@ -252,8 +254,8 @@ class Recorder:
 
     async def _repeat(
         self, uid: Uid, request: Append, number: AgentNumber, begins: set[int | None]
-    ) -> bytes:
-        """Answer an append whose keys were used before."""
+    ) -> bytes | None:
+        """Answer an append whose keys were used before; ``None``: they were removed meanwhile."""
         await settle(self._context, uid)  # the first write may still be on its way
         first = min(begin for begin in begins if begin is not None)
         if len(begins) != 1 or first < 0:
@@ -264,6 +266,9 @@ class Recorder:
             )
         recorded = await self._recorded(number, first, events_of(request))
         if recorded is None:
+            head = await head_of(self._context, uid, AgentId(request.agent_id))
+            if head.number != number:
+                return None
             raise KeyConflictError(
                 f"the key was used for another event, at sequence {first}; use a new key",
                 sequence=first,

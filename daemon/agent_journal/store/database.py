@@ -383,9 +383,7 @@ class Database:
         found: list[tuple[AgentRecord, Entry]] = []
         size = 0
         for row in self.log.rows_from(from_position):
-            for entry, _ in row.entries():
-                if entry.position < from_position:
-                    continue
+            for entry, _ in row.entries(from_position):
                 if len(found) >= limit or (found and size + len(entry.event) > bytes_max):
                     return found, entry.position
                 record = self._agent(entry.number)
@@ -407,14 +405,12 @@ class Database:
         deadline = perf_counter() + SLICE_SECONDS
         with closing(self.log.rows_before(before)) as rows:
             for row in rows:
-                for entry, _ in reversed(list(row.entries())):
-                    record = self._agent(entry.number)
-                    if entry.position >= before or record is None:
-                        continue
-                    if is_wanted(wanted, record, entry.position):
+                for position, number in row.numbers_before(before):
+                    record = self._agent(number)
+                    if record is not None and is_wanted(wanted, record, position):
                         count -= 1
                         if count <= 0:
-                            return entry.position, 0
+                            return position, 0
                 before = row.first_position
                 if perf_counter() > deadline:
                     return before, count

@@ -249,12 +249,23 @@ class PackedRow:
             entries.append(Entry(number, sequence, position, timestamp, iteration, event))  # type: ignore[arg-type]
         return entries
 
-    def entries(self) -> Iterator[tuple[Entry, str | None]]:
-        """Yield each entry that was not removed, with its key."""
+    def numbers_before(self, position: int) -> Iterator[tuple[Position, AgentNumber]]:
+        """Yield whose each entry before *position* is, the newest first; none that was removed."""
         if self.is_cleared:
             return
-        headers = memoryview(self.data)[self._headers : self._bodies]
-        for place, header in enumerate(_HEADER.iter_unpack(headers)):
+        for place in range(min(position - self.first_position, self.count) - 1, -1, -1):
+            number = _HEADER.unpack_from(self.data, self._headers + place * _HEADER.size)[0]
+            if number:
+                yield Position(self.first_position + place), AgentNumber(number)
+
+    def entries(self, from_position: int = 0) -> Iterator[tuple[Entry, str | None]]:
+        """Yield each entry from *from_position* on that was not removed, with its key."""
+        if self.is_cleared:
+            return
+        skipped = min(max(from_position - self.first_position, 0), self.count)
+        begin = self._headers + skipped * _HEADER.size
+        headers = memoryview(self.data)[begin : self._bodies]
+        for place, header in enumerate(_HEADER.iter_unpack(headers), skipped):
             number, sequence, timestamp, iteration, offset, length, key_length = header
             if number == 0:
                 continue
