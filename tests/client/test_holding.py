@@ -160,6 +160,20 @@ def test_while_the_end_is_not_known_a_page_is_asked_for_behind_the_other() -> No
     assert pages.next_request() is None
 
 
+def test_nothing_is_asked_ahead_while_a_page_is_missing() -> None:
+    """One that was refused for the moment comes last; what comes before it is of no use."""
+    pages = holding.HistoryPages("a", 0, pass_over, until=90_000)
+    first, second = pages.next_request(), pages.next_request()
+    assert first is not None
+    assert second is not None
+    second.parse({"entries": entries(1000, 2000), "next_sequence": 2000, "more": True})
+    assert pages.next_request() is None
+    first.parse({"entries": entries(0, 1000), "next_sequence": 1000, "more": True})
+    again = pages.next_request()
+    assert again is not None
+    assert sent(again)["from_sequence"] == 1000
+
+
 def test_pages_become_as_small_as_there_is_room() -> None:
     """Of large entries few have room in a reply; what is asked for ahead is not in vain."""
     asked = play(holding.HistoryPages("a", 0, pass_over, until=9000), 9000, room=90)

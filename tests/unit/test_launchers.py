@@ -307,6 +307,16 @@ class TestFinding:
             assert living[0] == 3
             living[1].close()
 
+    def test_of_an_agent_that_was_never_launched_there_is_nothing(
+        self, launchers: Launchers, tmp_path: Path
+    ) -> None:
+        self.started(launchers, tmp_path)
+        other = record()
+        other.agent_id = AgentId("b")
+        assert launchers.find(other) is None
+        assert launchers.find_living(other) is None
+        assert [path.name for path in (tmp_path / str(ME)).iterdir()] == ["a"]
+
     async def test_a_later_process_with_the_keeper_s_pid_is_not_the_keeper(
         self, launchers: Launchers, tmp_path: Path
     ) -> None:
@@ -320,6 +330,15 @@ class TestFiles:
     @pytest.fixture
     def files(self, tmp_path: Path) -> AttemptFiles:
         return AttemptFiles(tmp_path / "attempts")
+
+    def test_it_is_told_whether_anything_of_an_agent_is_there(self, files: AttemptFiles) -> None:
+        assert not files.has_any(ME, A)
+        files.prepare(ME, A, 3, {"argv": ["x"]}, kept=2)
+        assert files.has_any(ME, A)
+        assert not files.has_any(ME, AgentId("a.b"))
+        assert not files.has_any(ME, AgentId(f"../{ME}/a"))
+        files.remove(ME, A)
+        assert not files.has_any(ME, A)
 
     def test_an_attempt_has_a_directory_that_nobody_else_reads(self, files: AttemptFiles) -> None:
         before = os.umask(0o077)  # as the daemon has

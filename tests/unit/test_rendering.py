@@ -64,3 +64,17 @@ def test_a_page_holds_as_many_as_there_is_room_for_but_one_at_the_least(
     assert len(page.rendered()) <= room or page.count <= 1
     if page.count < len(entries):  # the next one has no room, but for the comma at most
         assert len(page.rendered()) + len(pieces[page.count]) >= room
+
+
+def test_the_room_is_kept_to_the_byte() -> None:
+    """Whether it is certain that all have room, or they are tried one by one."""
+    entries = [
+        Entry(AgentNumber(1), Sequence(n), Position(n), Micros(n), n, b'{"E":1}')
+        for n in (0, 7, ITERATION_MAX)
+    ]
+    pieces = one_by_one(entries)
+    for room in range(600):
+        page = Page(b"a:b", room)
+        page.take(entries)
+        fitting = [n for n in (1, 2, 3) if len(b",".join(pieces[:n])) <= room]
+        assert page.count == max(fitting, default=1)

@@ -80,6 +80,7 @@ class AttemptFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root = os.fspath(root)
         self._new_agents = 0
 
     def directory(self, uid: Uid, agent_id: AgentId, attempt: int) -> Path:
@@ -124,6 +125,14 @@ class AttemptFiles:
         ended.sort()
         for _, agent in ended[: max(len(ended) - AGENTS_KEPT_MAX, 0)]:
             shutil.rmtree(agent, ignore_errors=True)
+
+    def has_any(self, uid: Uid, agent_id: AgentId) -> bool:
+        """Tell whether anything is there of an agent: of most, no attempt was ever launched.
+
+        Asked for each agent that a start finds, so by one system call and no more.
+        """
+        path = f"{self._root}/{int(uid)}/{agent_id}"
+        return is_agent_id(agent_id) and os.access(path, os.F_OK)
 
     def attempts(self, uid: Uid, agent_id: AgentId) -> list[Path]:
         """Return the directories of an agent's attempts that are kept."""

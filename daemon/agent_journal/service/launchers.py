@@ -323,6 +323,8 @@ class Launchers:
 
     def find(self, record: AgentRecord) -> Attempt | None:
         """Return an agent's present attempt, if it was launched in this boot; over or not."""
+        if not self._files.has_any(record.uid, record.agent_id):
+            return None
         directory = self._files.directory(record.uid, record.agent_id, record.attempts)
         if process_of(directory) is None:
             withdraw(directory)  # a keeper that is on its way is late, or was sooner than this
@@ -330,6 +332,8 @@ class Launchers:
 
     def find_living(self, record: AgentRecord) -> tuple[int, Attempt] | None:
         """Return one of an agent's attempts that goes on, whichever it is, and its number."""
+        if not self._files.has_any(record.uid, record.agent_id):
+            return None
         for directory in self._files.attempts(record.uid, record.agent_id):
             attempt = self._kept(directory)
             if attempt is not None and not attempt.is_over:
