@@ -26,7 +26,7 @@ from tables import render
 
 ROUNDS = 9
 SCREEN_BYTES = 1500  # about as much as fills 24 lines of 80 columns
-PROGRAM = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+PROGRAM = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 
 
 def commands(journal: Journal, layout: Layout) -> dict[str, list[str]]:

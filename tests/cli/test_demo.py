@@ -22,7 +22,7 @@ from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import Run
 
 DEMO = [
-    *(sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"),
+    *(sys.executable, "-c", "from agent_journal.cli import program; program()"),
     "demo",
 ]
 VERDICT = re.compile(r"([\d,]+) acknowledged, ([\d,]+) found, 0 lost, 0 doubled$", re.MULTILINE)

@@ -19,7 +19,7 @@ from agent_journal.cli.export_file import PAGE_ENTRIES
 from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import Result, Run
 
-CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 
 Ask = Callable[..., Result]
 

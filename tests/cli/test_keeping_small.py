@@ -20,7 +20,7 @@ from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import Result, Run
 from integration.observed import wait_until
 
-CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 CANARY = "canary-7f3a"
 OLD = "2020-01-01T00:00:00Z"
 

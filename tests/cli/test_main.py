@@ -14,7 +14,7 @@ from agent_journal import __version__
 from agent_journal.cli import COMMANDS
 from cli.fake_daemon import FakeDaemon, Run, agent, entry
 
-CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 
 
 def test_version(run: Run) -> None:

@@ -18,7 +18,7 @@ from agent_journal.cli.terminal import width_of
 from cli.fake_daemon import FakeDaemon, agent, entry
 from cli.stories import killed_twice, page
 
-CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
 
 

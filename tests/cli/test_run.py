@@ -24,7 +24,7 @@ CLI = [
     sys.executable,
     "-P",
     "-c",
-    "import sys; from agent_journal.cli import main; sys.exit(main())",
+    "from agent_journal.cli import program; program()",
 ]
 NOTHING_MORE = threading.Event()
 

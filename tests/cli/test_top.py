@@ -26,7 +26,7 @@ from agent_journal.cli.top_screen import duration_text, size_text
 from agent_journal.store.figures import Histogram
 from cli.fake_daemon import FakeDaemon, Run, refused
 
-CLI = [sys.executable, "-c", "import sys; from agent_journal.cli import main; sys.exit(main())"]
+CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
 PAINT = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 GIB = 1 << 30
 

@@ -8,11 +8,13 @@ and the client with it when it connects.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, Protocol, cast
 
@@ -128,6 +130,19 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=min(Terminal(sys.stdout).width or HELP_WIDTH, HELP_WIDTH))
+
+
+def program() -> NoReturn:
+    """Be the program: end as soon as all is said.
+
+    The interpreter would take every module apart first, which takes a sixth of the time.
+    """
+    exit_code = main()
+    if threading.active_count() > 1:  # somebody is still at work
+        sys.exit(exit_code)
+    atexit._run_exitfuncs()  # noqa: SLF001 - what was asked for at the end is done
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
