@@ -172,8 +172,8 @@ class Checkpoints:
             data = self._read(HEADER_BYTES + first * frame_bytes, count * frame_bytes)
             places: dict[int, int] = {}
             for at in range(0, count * frame_bytes, frame_bytes):
-                page, pages, *stated = _FRAME.unpack_from(data, at)
-                if stated != [*salts]:
+                page, pages, salt1, salt2 = _FRAME.unpack_from(data, at)
+                if (salt1, salt2) != salts:
                     raise StorageFailedError(f"{self._wal_path} is not what was written to it")
                 places[page] = at + FRAME_HEADER_BYTES
             for page, at in places.items():

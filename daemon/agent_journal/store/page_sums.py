@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from ..errors import DamagedError
+from .crc import crc_of
 
 SUMS_SUFFIX: Final = "-sums"
 BLOCK_BYTES: Final = 512  # a sector: a power cut writes it whole or not at all
@@ -45,9 +46,6 @@ _MARK: Final = struct.Struct("<8sIIIQIIIIIIQIq")
 _CRC: Final = struct.Struct("<I")
 _BLOCK: Final = struct.Struct(f"<{SUMS_PER_BLOCK + 1}I")
 _NO_SUMS: Final = bytes(BLOCK_BYTES - 4)
-# zlib lets go of the interpreter's lock for more than 5 KiB at once, and to have
-# it back costs more than the sum of a page.
-_PIECE_BYTES: Final = 4096
 
 Progress = Callable[[int, int], None]  # bytes looked at, bytes in all
 
@@ -83,14 +81,7 @@ def sums_path(database: Path) -> Path:
 
 def page_sum(page: bytes | memoryview) -> int:
     """Return the sum of a page, which of a page of zeros is 0."""
-    size = len(page)
-    if size <= _PIECE_BYTES:
-        return zlib.crc32(page) ^ _sum_of_zeros(size)
-    view = memoryview(page)
-    crc = 0
-    for start in range(0, size, _PIECE_BYTES):
-        crc = zlib.crc32(view[start : start + _PIECE_BYTES], crc)
-    return crc ^ _sum_of_zeros(size)
+    return crc_of(page) ^ _sum_of_zeros(len(page))
 
 
 @cache

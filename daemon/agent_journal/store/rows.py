@@ -32,7 +32,6 @@ Rows of format 1, from before there were checksums, are read as they are.
 from __future__ import annotations
 
 import struct
-import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -41,6 +40,7 @@ from ..errors import DamagedError
 from ..model import Micros, Position
 from ..model import Sequence as SequenceNumber
 from .base import AgentNumber, Entry, NewEntry
+from .crc import crc_of
 
 FORMAT_UNSEALED: Final = 1
 FORMAT: Final = 2
@@ -68,11 +68,6 @@ _CLEARED: Final = struct.Struct("<QII")  # count, previous, seal
 _PREFIX_BYTES: Final = _BEGIN.size + _SEALED.size
 # number, sequence, timestamp, iteration, offset of the body, event length, key length
 _HEADER: Final = struct.Struct("<QQqIIIH")
-
-# zlib lets go of the interpreter's lock for more than 5 KiB at once; to have it
-# back costs more than the checksum of a page.
-_PIECE_BYTES: Final = 4096
-_PIECES_BYTES_MAX: Final = 2 * PAGE_BYTES
 
 Row = tuple[int, bytes]
 
@@ -143,13 +138,7 @@ def _checked(row_format: int, position: int, content: bytes) -> bytes:
 
 
 def _checksum(row_format: int, position: int, content: bytes | memoryview) -> int:
-    crc = (position ^ position >> 32 ^ row_format << 28) & 0xFFFF_FFFF
-    if not _PIECE_BYTES < len(content) <= _PIECES_BYTES_MAX:
-        return zlib.crc32(content, crc)
-    view = memoryview(content)
-    for start in range(0, len(view), _PIECE_BYTES):
-        crc = zlib.crc32(view[start : start + _PIECE_BYTES], crc)
-    return crc
+    return crc_of(content, (position ^ position >> 32 ^ row_format << 28) & 0xFFFF_FFFF)
 
 
 class PackedRow:
