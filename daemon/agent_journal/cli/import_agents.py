@@ -184,8 +184,9 @@ def _report(
         return ExitCode.OK
     _name_refused(sender)
     first = failure_of(next(iter(sender.refused.values())), command="import", agent=None)
+    were = "was" if refused == 1 else "were"
     raise CommandError(
-        f"{agents(refused)} of {contents.agents:,} not imported",
+        f"{refused:,} of {agents(contents.agents)} {were} not imported",
         "the same again when what is said above is mended; nothing is recorded twice",
         first.exit_code,
     )
