@@ -151,6 +151,27 @@ def test_what_is_typed_most_imports_nothing_slow(fake: FakeDaemon) -> None:
     assert done.stderr.split() == []
 
 
+@pytest.mark.parametrize(
+    ("closed", "words", "code"),
+    [
+        (">&-", ["--version"], 0),
+        ("2>&-", ["--version"], 0),
+        (">&- 2>&-", ["nope"], 2),
+        ("<&-", ["--help"], 0),
+        ("<&- >&- 2>&-", ["ls", "-s", "/nowhere/journal.sock"], 3),
+    ],
+)
+def test_a_closed_stream_is_no_traceback(closed: str, words: list[str], code: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *CLI, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(fake: FakeDaemon) -> None:
     many = [entry(n, {"Noted": {"text": "x" * 200}}) for n in range(1000)]
     fake.on("read", {"entries": many, "next_sequence": 1000, "more": False})

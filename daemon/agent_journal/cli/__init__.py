@@ -315,6 +315,10 @@ def _print_failure(failure: Failure) -> None:
 
 
 def _prepare_streams() -> None:
+    # Whoever closed one (">&-") wants to hear nothing on it, and no traceback on another.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - pathlib costs
     # A locale that lacks a character must not turn a read into a traceback.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
