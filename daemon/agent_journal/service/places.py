@@ -198,8 +198,11 @@ def listening_socket(path: Path, *, mode: int, group: str) -> socket.socket:
 
 def _remove_stale(path: Path) -> None:
     """Remove a socket that nobody listens on, and nothing else."""
-    if not stat.S_ISSOCK(path.lstat().st_mode):
+    status = path.lstat()
+    if not stat.S_ISSOCK(status.st_mode):
         raise ConfigError(f"{path} exists and is no socket; remove it, or choose another --socket")
+    if status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWUSR:
+        path.chmod(0o600)  # a daemon ended before it let anybody in; is there another?
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(_CONNECT_SECONDS)
     try:
