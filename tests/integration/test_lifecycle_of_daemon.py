@@ -382,6 +382,17 @@ def test_a_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
         assert daemon.request(noted())["ok"]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may connect without any right: not checked")
+def test_a_socket_that_nobody_may_connect_to_yet_is_replaced(tmp_path: Path) -> None:
+    """A daemon that was killed before it let anybody in has left one."""
+    path = tmp_path / "journal.sock"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        path.chmod(0)
+    with RunningDaemon(tmp_path) as daemon:
+        assert daemon.request({"op": "ping"})["ok"]
+
+
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
 def test_what_is_no_socket_is_not_removed(tmp_path: Path, kind: str) -> None:
     path, target = tmp_path / "important", tmp_path / "target"
