@@ -60,6 +60,23 @@ async def test_a_line_that_did_not_end_is_no_request(held: str | None) -> None:
         assert "Unfinished" not in await service.events()
 
 
+async def test_an_append_behind_the_last_is_told_of_the_end_and_of_nothing_else() -> None:
+    """What is queued is still committed, and heads that are loaded meanwhile don't know it."""
+    async with Service() as service:
+        client = service.connect()
+        await client.ask(append())
+        service.store.hold("commit")
+        client.send(append(), append())
+        await settled()
+        service.committer.close()
+        late = service.connect()
+        for _ in range(2):
+            replies = await late.ask(append(expected_sequence=3), append(key="k"))
+            assert codes_of(replies) == ["shutting_down"] * 2
+        service.store.release("commit")
+        assert [reply["sequence"] for reply in await client.ask()] == [1, 2]
+
+
 async def test_nothing_sent_is_nothing_answered() -> None:
     async with Service() as service:
         client = service.connect()

@@ -42,6 +42,7 @@ from ..wire import (
 )
 from .admission import RETRY_MS, Account
 from .amending import head_of, settle
+from .committer import shutting_down
 from .context import Context
 from .heads import Head, Namespace, recent_key, remember_key
 
@@ -73,13 +74,15 @@ class Recorder:
         self._account = account
         self._own = context.heads.namespace(uid)
         self._own_heads = self._own.heads
-        self._is_overfull = False
+        self._is_refusing = False  # nothing is recorded now, whatever it is
 
     def begin(self) -> None:
         """Take the time of receipt, and the bounds, for what is looked at now."""
         self.now = Micros(self._context.clock.wall_us())
         admission = self._admission
-        self._is_overfull = admission.is_tight and admission.is_overfull(self._account)
+        self._is_refusing = self._context.committer.is_closing or (
+            admission.is_tight and admission.is_overfull(self._account)
+        )
 
     def record_common(
         self, lines: Iterator[bytes], run: Run, decode: Callable[[bytes], Request]
@@ -97,7 +100,7 @@ class Recorder:
         add_entry, add_id, add_sequence = run.entries.append, run.ids.append, run.sequences.append
         for line in lines:
             request = decode(line)
-            if type(request) is not Append or self._is_overfull:
+            if type(request) is not Append or self._is_refusing:
                 return request
             head = find(request.agent_id)
             if (
@@ -137,7 +140,8 @@ class Recorder:
             RequestError: it is refused, and nothing was changed.
             OverloadedError: too much is in flight.
         """
-        if self._is_overfull:
+        self._check_closing()
+        if self._is_refusing:
             raise OverloadedError(
                 f"too much is in flight; nothing of this was recorded, try again in {RETRY_MS} ms",
                 retry_ms=RETRY_MS,
@@ -155,8 +159,18 @@ class Recorder:
     def record_prepared(self, uid: Uid, request: Append, run: Run) -> None:
         """Add what ``prepare`` found to be new."""
         self.begin()
+        self._check_closing()
         namespace = self._heads.namespace(uid)
         self._record_all(namespace, namespace.heads[request.agent_id], request, run)
+
+    def _check_closing(self) -> None:
+        """Refuse everything once nothing more is committed.
+
+        What is queued will be, still, and the heads that knew it may be gone: nothing
+        that they say then is to be told.
+        """
+        if self._context.committer.is_closing:
+            raise shutting_down()
 
     def _record_all(self, namespace: Namespace, head: Head, request: Append, run: Run) -> None:
         """Add the entries of *request*, whose form and keys were checked."""

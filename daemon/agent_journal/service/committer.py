@@ -106,6 +106,11 @@ class Committer:
         return self._queued_entries
 
     @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._is_closing
+
+    @property
     def is_full(self) -> bool:
         """Tell whether the disk had no room when something was last to be committed."""
         return self._is_full
