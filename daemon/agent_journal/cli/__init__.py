@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -81,6 +82,7 @@ WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
 HELP_WIDTH: Final = 80
+GARBAGE_OBJECTS: Final = 20_000  # what a start makes stays; to look through it takes a tenth
 
 EPILOG: Final = """\
 examples:
@@ -137,6 +139,7 @@ def program() -> NoReturn:
 
     The interpreter would take every module apart first, which takes a sixth of the time.
     """
+    gc.set_threshold(GARBAGE_OBJECTS)
     exit_code = main()
     if threading.active_count() > 1:  # somebody is still at work
         sys.exit(exit_code)
