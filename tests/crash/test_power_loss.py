@@ -29,21 +29,21 @@ MUTANTS = Path(__file__).parent / "mutants"
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Path:
+def recorder(tmp_path: Path) -> Path:
     return compiled(tmp_path)
 
 
 @pytest.mark.sized
 @pytest.mark.timeout(6 * 3600)
 def test_what_was_answered_survives_a_power_cut(
-    library: Path,
+    recorder: Path,
     seed: str,
     size: Size,
     figures: Figures,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     wanted = size(5_000, 1_000_000)
-    jobs = jobs_of(library.parent / "traces", library, seed, wanted, served_every=2)
+    jobs = jobs_of(recorder.parent / "traces", recorder, seed, wanted, served_every=2)
     found = Found()
     for one in hunt(jobs, int(os.environ.get("CRASH_WORKERS", "1"))):
         found.add(one)
@@ -65,15 +65,15 @@ def test_what_was_answered_survives_a_power_cut(
     "mutant", ["ack_before_commit", "synchronous_normal", "synchronous_off", "no_directory_sync"]
 )
 def test_a_daemon_that_would_lose_something_is_caught(
-    mutant: str, library: Path, seed: str
+    mutant: str, recorder: Path, seed: str
 ) -> None:
     env, argv = {}, [sys.executable, str(MUTANTS / f"{mutant}.py")]
     if mutant == "no_directory_sync":
         # SQLite's own and ours: one of them alone would do.
         env, argv = {"POWER_NO_DIRECTORY_SYNC": "1"}, [sys.executable, "-m", "agent_journal"]
     job = Job(
-        directory=library.parent / "trace",
-        library=library,
+        directory=recorder.parent / "trace",
+        recorder=recorder,
         seed=f"{seed}/{mutant}",
         wanted=400,
         argv=argv,
@@ -87,7 +87,7 @@ def test_a_daemon_that_would_lose_something_is_caught(
 
 @pytest.mark.parametrize("mutant", ["sums_unsynced", "mark_ahead"])
 def test_a_daemon_that_would_refuse_a_whole_journal_is_caught(
-    mutant: str, library: Path, seed: str
+    mutant: str, recorder: Path, seed: str
 ) -> None:
     """What a power cut leaves is no damage.
 
@@ -95,8 +95,8 @@ def test_a_daemon_that_would_refuse_a_whole_journal_is_caught(
     """
     for attempt in range(8):
         job = Job(
-            directory=library.parent / f"trace-{attempt}",
-            library=library,
+            directory=recorder.parent / f"trace-{attempt}",
+            recorder=recorder,
             seed=f"{seed}/{mutant}/{attempt}",
             wanted=800,
             argv=[sys.executable, str(MUTANTS / f"{mutant}.py")],

@@ -51,7 +51,7 @@ class StoreContract(HoldingContract, RetentionContract):
 
     def make_store(self, directory: Path) -> Store:
         """Return a store whose files, if it has any, are in *directory*."""
-        raise NotImplementedError
+        raise NotImplementedError("say in your subclass how your store is made")
 
     @pytest.fixture
     async def journal(self, tmp_path: Path) -> AsyncIterator[PlainJournal]:

@@ -40,7 +40,7 @@ class Job:
     """A trace to be recorded, and how many of its disks to look at."""
 
     directory: Path
-    library: Path
+    recorder: Path
     seed: str
     wanted: int = STATES_PER_TRACE
     argv: Sequence[str] = DAEMON
@@ -68,14 +68,14 @@ class Found:
 
 
 def jobs_of(
-    directory: Path, library: Path, seed: str, wanted: int, *, served_every: int
+    directory: Path, recorder: Path, seed: str, wanted: int, *, served_every: int
 ) -> Iterator[Job]:
     """Yield what is to be done to see *wanted* disks."""
     for number in range(-(-wanted // STATES_PER_TRACE)):
         left = wanted - number * STATES_PER_TRACE
         yield Job(
             directory=directory / f"trace-{number}",
-            library=library,
+            recorder=recorder,
             seed=f"{seed}/{number}",
             wanted=min(left, STATES_PER_TRACE),
             # An index that trails a few entries behind is moved forward all the time.
@@ -104,7 +104,7 @@ def run(job: Job) -> Found:
     if job.is_nested:
         base = _left_by(job, found)
     recording = Recording(
-        job.directory, job.library, job.seed, argv=job.argv, env=job.env, base=base
+        job.directory, job.recorder, job.seed, argv=job.argv, env=job.env, base=base
     )
     trace = recording.make(lives=job.lives, rounds=job.rounds)
     seen = _explored(trace, job)
@@ -124,7 +124,7 @@ def _left_by(job: Job, found: Found) -> Files:
     directory = job.directory / "before"
     directory.mkdir()
     seed = f"{job.seed}/before"
-    recording = Recording(directory, job.library, seed, argv=job.argv, env=job.env)
+    recording = Recording(directory, job.recorder, seed, argv=job.argv, env=job.env)
     seen = _explored(recording.make(lives=1, rounds=8), job, wanted=job.wanted // 10)
     found.states += seen.states
     found.bad += told(recording.path, seen.bad)

@@ -45,12 +45,12 @@ def compiled(directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler: what a power cut leaves was not checked")
-    library = directory / "recorder.so"
-    flags = ["-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-lpthread"]
+    recorder = directory / "recorder.so"
+    flags = ["-shared", "-fPIC", "-O1", "-o", str(recorder), str(SOURCE), "-lpthread"]
     made = subprocess.run([compiler, *flags], check=False, capture_output=True, timeout=60)
     if made.returncode != 0:
         pytest.skip(f"the recorder does not compile here: {made.stderr.decode()[-300:]}")
-    return library
+    return recorder
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Recording:
     """A directory in which daemons are recorded, one life after the other."""
 
     directory: Path
-    library: Path
+    recorder: Path
     seed: str
     argv: Sequence[str] = DAEMON
     env: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Recording:
             database=state / DATABASE,
             config=CONFIG.format(commits=self.commits),
             env={
-                "LD_PRELOAD": str(self.library),
+                "LD_PRELOAD": str(self.recorder),
                 "POWER_TRACE": str(raw),
                 "POWER_ROOT": str(state),
                 "POWER_DIE_AT": str(die_at),
