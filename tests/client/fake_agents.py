@@ -14,7 +14,8 @@ from typing import Any
 from agent_journal.client._agent import DurableAgentBase
 from agent_journal.client._attempt import AgentOptions
 from agent_journal.client._current import current_step_variable
-from agent_journal.client._programs import Ask, AskAhead, Invoke, Program
+from agent_journal.client._history import ABSENT
+from agent_journal.client._programs import AskAhead, Invoke, Program
 from agent_journal.client._requests import Request
 from agent_journal.client._step import Call
 from agent_journal.errors import error_from_code
@@ -172,6 +173,9 @@ class Process(DurableAgentBase):
         """Ask for a step."""
         kwargs = options.pop("kwargs", {})
         call = Call(key=key, function=function, args=args, kwargs=kwargs, **options)
+        again = self._steps.handed_again(call)
+        if again is not ABSENT:
+            return again
         step = self._steps.asked(call)
         if step.is_done:
             return self._steps.handed(step, call)
@@ -227,8 +231,8 @@ class Process(DurableAgentBase):
 
     def _carry_out(self, action: Any) -> Any:
         match action:
-            case Ask():
-                answer = self.journal.answer(action.request)
+            case Request():
+                answer = self.journal.answer(action)
                 if self.lost_answers:
                     raise self.lost_answers.pop(0)
                 return answer

@@ -35,6 +35,7 @@ from agent_journal.client import (
 from agent_journal.errors import (
     AgentAttachedError,
     AgentFinishedError,
+    InvalidError,
     ParkedError,
 )
 from agent_journal.testing.daemon import RunningDaemon
@@ -57,6 +58,17 @@ def journal(daemon: RunningDaemon) -> Iterator[Client]:
 
 def names(journal: Client, agent_id: str) -> list[str]:
     return [entry.name for entry in journal.read(agent_id)]
+
+
+def test_an_id_or_a_key_that_is_no_text_is_refused(journal: Client) -> None:
+    with pytest.raises(InvalidError, match="agent_id"):
+        journal.agent("a\ud800")
+    with journal.agent("a") as agent:
+        with pytest.raises(InvalidError, match="key"):
+            agent.append({"Noted": 1}, key="k\ud800")
+        first, again = (agent.append({"Noted": 1}, key='k"\\é') for _ in range(2))
+    assert again.duplicate
+    assert again.sequence == first.sequence
 
 
 def never(*_: object) -> None:

@@ -370,22 +370,25 @@ class _Channel:
         return ticket.outcome()
 
     def submit(self, request: Request[T]) -> Ticket[T]:
-        """Have *request* sent in this turn of the loop."""
+        """Have *request* sent: at once where nothing is underway, else with others of this turn."""
         self._bind()
+        is_first = not self._conversation.needs_connection
         ticket = self._conversation.submit(request, self._now())
-        self._advance_soon()
+        if is_first:
+            self._advance()
+        else:
+            self._advance_soon()
         return ticket
 
-    async def wait_for(
-        self, ticket: Ticket[Any], until: Callable[[], bool] = lambda: False
-    ) -> None:
+    async def wait_for(self, ticket: Ticket[Any], until: Callable[[], bool] | None = None) -> None:
         """Wait until *ticket* is settled, or *until* says that it is enough."""
         loop = self._bind()
         try:
-            while not ticket.is_settled and not until():
+            while not ticket.is_settled and not (until is not None and until()):
                 moved: asyncio.Future[None] = loop.create_future()
                 ticket.on_settled = lambda moved=moved: _resolve(moved)
-                self._advance_soon()
+                if until is not None:  # of a stream, whose items were taken: read on
+                    self._advance_soon()
                 await moved
         except BaseException:
             self._conversation.abandon(ticket)
@@ -424,8 +427,9 @@ class _Channel:
             self._watch(self._link.advance())
 
     def _readable(self) -> None:
-        self._link.receive()
-        self._advance()
+        # Where all is answered there is nothing to go on with.
+        if not self._link.receive() or self._conversation.needs_connection:
+            self._advance()
 
     def _watch(self, wait: Wait) -> None:
         """Have the loop call when there is something to do."""

@@ -13,7 +13,7 @@ from ._attempt import AgentOptions, InDoubt
 from ._current import current_step_variable
 from ._encoding import moment
 from ._history import ABSENT, Effect
-from ._programs import Action, Ask, AskAhead, Invoke, Program
+from ._programs import Action, AskAhead, Invoke, Program
 from ._requests import Request
 from ._results import Appended, Moment
 from ._step import Call, Step
@@ -170,6 +170,9 @@ class AsyncDurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
+        again = self._steps.handed_again(call)
+        if again is not ABSENT:
+            return again
         step = self._steps.asked(call)
         if step.is_done:
             return self._steps.handed(step, call)
@@ -294,8 +297,8 @@ class AsyncDurableAgent(DurableAgentBase):
 
     async def _do(self, action: Action) -> Any:  # noqa: ANN401 - whatever the program asked
         match action:
-            case Ask():
-                return await self._perform(action.request)
+            case Request():
+                return await self._perform(action)
             case AskAhead():
                 return await self._perform_ahead(action.next_request, action.underway_max)
             case Invoke():

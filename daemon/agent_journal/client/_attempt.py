@@ -33,10 +33,12 @@ from . import _holding as holding
 from . import _requests as requests
 from ._agent_errors import FencedError, Suspended, ValueTooLargeError
 from ._command import Command, command_of, launched_attempt
-from ._encoding import CheckedText, moment_text, timestamp_text
+from ._encoding import CheckedText, json_string, moment_text, timestamp_text
 from ._history import History
-from ._programs import Ask, AskAhead, Program
-from ._results import Appended, AppendRequest
+from ._programs import AskAhead, Program
+from ._replies import collection_paused
+from ._requests import Request
+from ._results import Appended, Attached
 from ._values import text_of
 
 # A quarter of the longest line that the daemon takes by default.
@@ -80,6 +82,7 @@ class Attempt:
         self, agent_id: str, options: AgentOptions, *, clock: Clock, next_key: Callable[[], str]
     ) -> None:
         self.agent_id = agent_id
+        self._id_text = json_string(agent_id, "agent_id")
         self.options = options
         self.clock = clock
         self.next_key = next_key
@@ -154,8 +157,9 @@ class Attempt:
         pages = holding.HistoryPages(
             self.agent_id, 0, self.history.take, until=attached.next_sequence
         )
-        yield AskAhead(pages.next_request, holding.PAGES_AHEAD)
-        described = yield Ask(requests.describe(self.agent_id, None))
+        with collection_paused():  # as for a long line: what is read is kept
+            yield AskAhead(pages.next_request, holding.PAGES_AHEAD)
+        described = yield requests.describe(self.agent_id, None)
         self.created_at = timestamp_text(described.created_at) or ""
         self.is_attached = True
         _entered.add(self.agent_id)
@@ -164,15 +168,13 @@ class Attempt:
         """Note that the program has left the agent's block."""
         _entered.discard(self.agent_id)
 
-    def _attach(self, command: Mapping[str, Any] | None, *, take_over: bool) -> Ask:
-        return Ask(
-            holding.attach(
-                self.agent_id,
-                kind=self.options.kind,
-                launcher=self.options.launcher,
-                command=command,
-                take_over=take_over,
-            )
+    def _attach(self, command: Mapping[str, Any] | None, *, take_over: bool) -> Request[Attached]:
+        return holding.attach(
+            self.agent_id,
+            kind=self.options.kind,
+            launcher=self.options.launcher,
+            command=command,
+            take_over=take_over,
         )
 
     def append(
@@ -186,11 +188,16 @@ class Attempt:
     ) -> Program[Appended]:
         """Record one entry of which the text is made already."""
         self.check()
-        request = AppendRequest(
-            self.agent_id, text, iteration, epoch=self.epoch, key=key or self.next_key()
+        request = requests.append_own(
+            self._id_text,
+            text,
+            agent_id=self.agent_id,
+            iteration=iteration,
+            epoch=self.epoch,
+            key=key or self.next_key(),
         )
         try:
-            appended: Appended = yield Ask(requests.append(request, self.next_key))
+            appended: Appended = yield request
         except (StaleEpochError, AgentFinishedError, ParkedError) as error:
             raise self.fence(error) from error
         return appended
@@ -243,7 +250,7 @@ class Attempt:
         )
         self.suspended = Suspended(reason, wake_at=wake_at, wait_for=names)
         try:
-            yield Ask(request)
+            yield request
         except (StaleEpochError, AgentFinishedError, ParkedError) as error:
             self.suspended = None
             raise self.fence(error) from error
@@ -255,7 +262,7 @@ class Attempt:
     def park(self, reason: str) -> Program[None]:
         """Leave the agent to a person."""
         self.check()
-        yield Ask(holding.steer("park", self.agent_id, reason=reason[:REASON_CHARS_MAX], uid=None))
+        yield holding.steer("park", self.agent_id, reason=reason[:REASON_CHARS_MAX], uid=None)
         self.suspended = Suspended(f"parked: {reason}")
         raise self.suspended
 

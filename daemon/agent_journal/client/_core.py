@@ -143,7 +143,7 @@ class Conversation:
 
     def bytes_to_send(self, now: float) -> bytes:
         """Return the next lines to send, of which nothing was sent over this connection yet."""
-        if self._is_leaving:
+        if self._is_leaving or not (self._waiting or self._held):
             return b""
         self._release_held(now)
         lines: list[bytes] = []

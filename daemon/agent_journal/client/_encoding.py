@@ -7,14 +7,50 @@ that is no JSON value could end the request's line, or add fields to it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring
 from typing import Final, NoReturn
 
 from ..errors import InvalidError
 from ._results import Event, Timestamp
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+def json_encoder(*, sort_keys: bool = False) -> Callable[[object], str]:
+    """Return what writes a value as JSON, without a space; one within itself is too deep for it."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=False,
+        allow_nan=False,
+        check_circular=False,
+        separators=(",", ":"),
+        sort_keys=sort_keys,
+    )
+    try:
+        # What encode() makes anew for each value, which takes as long as to use it.
+        options = (":", ",", sort_keys, encoder.skipkeys, encoder.allow_nan)
+        write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None, encoder.default, encode_basestring, None, *options
+        )
+        write([], 0)
+    except (AttributeError, TypeError):  # a Python that has no such thing, or another
+        return encoder.encode
+    join = "".join
+    return lambda value: join(write(value, 0))
+
+
+_encode = json_encoder()
+
+
+def json_string(text: str, field: str) -> bytes:
+    """Return the request's *field*, which is *text*, as JSON.
+
+    Raises:
+        InvalidError: it is no text that UTF-8 can hold.
+    """
+    try:
+        return encode_basestring(text).encode()
+    except (TypeError, UnicodeEncodeError):
+        return _json_text(text, field)
 
 
 def members(fields: Mapping[str, object]) -> bytes:

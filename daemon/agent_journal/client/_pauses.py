@@ -169,7 +169,7 @@ class Pauses:
     def _is_busy(self) -> Program[bool]:
         """Tell whether anything is still to be recorded, but for what can be at once."""
         yield from self._steps.record_endings()
-        return self._steps.running > 0
+        return self._steps.are_running
 
     def _give_up(self) -> Program[None]:
         times = [pause.wake_us for pause in self._pauses if pause.wake_us is not None]

@@ -18,13 +18,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Send a request and give back its answer."""
-
-    request: Request[Any]
-
-
-@dataclass(frozen=True, slots=True)
 class AskAhead:
     """Keep some requests underway, until there is nothing to ask and all are answered.
 
@@ -52,5 +45,6 @@ class Wait:
     seconds: float
 
 
-Action: TypeAlias = Ask | AskAhead | Invoke | Wait
+# A request is sent, and its answer given back.
+Action: TypeAlias = Request[Any] | AskAhead | Invoke | Wait
 Program: TypeAlias = Generator[Action, Any, T]

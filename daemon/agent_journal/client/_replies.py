@@ -50,6 +50,8 @@ class LineBuffer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that *data* completes, without their newlines."""
+        if not self._size and data.endswith(b"\n"):
+            return data[:-1].split(b"\n")
         first, *others = data.split(b"\n")
         self._pieces.append(first)
         self._size += len(first)
@@ -68,9 +70,7 @@ class ReplyFields(dict[str, Any]):
 
     __slots__ = ("line",)
 
-    def __init__(self, fields: dict[str, Any], line: bytes) -> None:
-        super().__init__(fields)
-        self.line = line
+    line: bytes
 
 
 def decode_reply(line: bytes) -> ReplyFields:
@@ -80,12 +80,18 @@ def decode_reply(line: bytes) -> ReplyFields:
         raise ProtocolError(f"an answer is not JSON that can be read here: {error}") from error
     if not isinstance(reply, dict):
         raise ProtocolError("an answer is not a JSON object: is this the daemon?")
-    return ReplyFields(reply, line)
+    fields = ReplyFields(reply)
+    fields.line = line
+    return fields
+
+
+# What json.loads() calls when it has found out in which encoding its bytes are.
+_decode = json.JSONDecoder().decode
 
 
 def _loads(line: bytes) -> object:
     try:
-        return json.loads(line)
+        return _decode(line.decode())
     except RecursionError:
         raise
     except ValueError as error:

@@ -69,6 +69,7 @@ class Step:
         "effect",
         "ending",
         "given",
+        "given_text",
         "idempotency_key",
         "input_hash",
         "is_running",
@@ -85,6 +86,7 @@ class Step:
         *,
         name: str,
         given: Any,  # noqa: ANN401 - any JSON
+        given_text: str,
         input_hash: str,
         effect: Effect,
         idempotency_key: str,
@@ -93,6 +95,7 @@ class Step:
         self.key = record.key
         self.name = name
         self.given = given
+        self.given_text = given_text  # the same in canonical form
         self.input_hash = input_hash
         self.effect = effect
         self.idempotency_key = idempotency_key

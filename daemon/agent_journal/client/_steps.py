@@ -19,14 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from . import _mismatch as mismatch
 from ._agent_errors import (
     FencedError,
-    ResultTypeError,
     StepInDoubtError,
     StepKeyUsedError,
 )
@@ -35,8 +33,8 @@ from ._current import current_step_variable
 from ._history import ABSENT, DONE, Effect, Record, Status
 from ._programs import Invoke, Program
 from ._step import Call, Ending, Reconciled, Step, name_of
-from ._typed import WrongTypeError, return_type, typed
-from ._values import canonical, plain
+from ._typed import as_asked
+from ._values import canonical, is_plain_form, plain
 
 KEY_CHARS_MAX: Final = 256  # what the daemon takes for the step of a ``decide``
 
@@ -51,6 +49,7 @@ _STRICTNESS: Final = {effect: number for number, effect in enumerate(Effect)}
 # To look a member up in its class is slow, and these are looked up for each step.
 _UNSAFE, _RECONCILABLE = Effect.UNSAFE, Effect.RECONCILABLE
 _NEW: Final = Status.NEW
+_COMPLETED: Final = Status.COMPLETED
 
 
 class Steps:
@@ -62,14 +61,14 @@ class Steps:
         self._asked: set[str] = set()  # keys that are taken in this run
         self._seen: set[str] = set()  # keys that were asked for, whatever came of it
         self._open: dict[str, Step] = {}  # begun here, and their end is not recorded
-        self._beginning = 0  # of which the first entry is on its way
+        self._beginning: set[str] = set()  # keys of which the first entry is on its way
         self._ordinals: dict[str, int] = {}
         self.iteration = 0
 
     @property
-    def running(self) -> int:
-        """Return how many steps are underway, and hence have something to record yet."""
-        return len(self._open) + self._beginning
+    def are_running(self) -> bool:
+        """Tell whether steps are underway, and hence have something to record yet."""
+        return bool(self._open or self._beginning)
 
     def unasked(self) -> list[str]:
         """Return the keys of recorded steps that this run did not ask for."""
@@ -108,6 +107,24 @@ class Steps:
         elif effect == _UNSAFE:
             effect = _RECONCILABLE
         return self._asked_for(call.key, name, call.given(), effect)
+
+    def handed_again(self, call: Call) -> Any:  # noqa: ANN401 - as the program asked
+        """Return the recorded result of a step that is asked for as it was, else ``ABSENT``.
+
+        In a replay nearly all are, by the thousand.  Where that cannot be told at a
+        glance, ``asked`` finds out, and says what is wrong.
+        """
+        record = self._attempt.history.records.get(call.key)  # type: ignore[arg-type] # None is not there
+        if record is None or record.status is not _COMPLETED or record.effect != call.effect:
+            return ABSENT
+        name = call.name or name_of(call.function)
+        if record.name != name or not is_plain_form(record.input, call.given()):
+            return ABSENT
+        if call.effect == _RECONCILABLE:  # needs a function, which may not be there
+            return ABSENT
+        self._taken(record.key, name)
+        value, record.result = record.result, None  # the program has it now
+        return as_asked(value, call.function, call.result_type, step=record.key)
 
     def carry_out(self, step: Step, call: Call) -> Program[Any]:
         """Return the result of a step that was ``asked``: what its function returns now."""
@@ -166,20 +183,7 @@ class Steps:
         """Return the recorded result, in the type that is asked for."""
         value = step.result()
         step.record.result = None  # the program has it now, and may keep it or not
-        if call.result_type is None:
-            return value
-        if call.result_type is ABSENT:
-            try:
-                return typed(value, return_type(call.function))
-            except WrongTypeError:
-                return value  # the annotation promised too much; here as on replay
-        try:
-            return typed(value, call.result_type)
-        except WrongTypeError as error:
-            raise ResultTypeError(
-                f"the recorded result of step {step.key!r} does not fit its result_type: {error}",
-                step=step.key,
-            ) from None
+        return as_asked(value, call.function, call.result_type, step=step.key)
 
     def _let_go(self, step: Step) -> None:
         """Let a step that did not come to its end be asked for again."""
@@ -239,6 +243,7 @@ class Steps:
     def rerun(self, step: Step, inputs: object = None) -> Program[None]:
         """Begin a step that was in doubt once more: it is known not to have happened."""
         step.given = plain(inputs, f"the input of step {step.key!r}")
+        step.given_text = canonical(step.given)
         yield from self._intend(step)
 
     def complete(
@@ -294,11 +299,13 @@ class Steps:
             value, extra = produce()
             payload = {"key": key, "name": name, "input_hash": step.input_hash, "result": value}
             payload.update(extra)
-            with self._beginning_one():
-                yield from self._attempt.append("StepCompleted", payload, iteration=self.iteration)
+            self._beginning.add(key)
+            yield from self._attempt.append("StepCompleted", payload, iteration=self.iteration)
         except BaseException:
             self._free(key)
             raise
+        finally:
+            self._beginning.discard(key)
         record.status, record.result, record.extra = Status.COMPLETED, value, extra
         return record
 
@@ -331,28 +338,18 @@ class Steps:
         with self._lock:
             self._asked.discard(key)
 
-    @contextmanager
-    def _beginning_one(self) -> Iterator[None]:
-        """Count a step whose first entry is on its way."""
-        with self._lock:
-            self._beginning += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._beginning -= 1
-
     def _known(self, key: str, name: str, inputs: object, effect: Effect) -> Step:
         """Return the step as the journal knows it, if that is the step that is asked for."""
         records = self._attempt.history.records
         record = records.get(key)
         if record is None:
             record = records[key] = Record(key)
-        given = None
+        given, text = None, ""
         hashed = mismatch.hash_of_done(record, inputs) if record.status in DONE else None
         if hashed is None or hashed != record.input_hash or record.name != name:
             given = plain(inputs, f"the input of step {key!r}")
-            hashed = mismatch.hash_of(canonical(given).encode())
+            text = canonical(given)
+            hashed = mismatch.hash_of(text.encode())
             if record.status is not _NEW:
                 mismatch.check(record, name, hashed, given, agent_id=self._attempt.agent_id)
         # A step that was begun without a net is not made harmless by a new program.
@@ -362,6 +359,7 @@ class Steps:
             record,
             name=name,
             given=given,
+            given_text=text,
             input_hash=hashed,
             effect=effect,
             idempotency_key=record.idempotency_key or self._idempotency_key(key),
@@ -398,22 +396,24 @@ class Steps:
         )
 
     def _intend(self, step: Step) -> Program[None]:
-        given = step.given
         payload: dict[str, Any] = {
             **self._names(step),
             "effect": step.effect,
             "idempotency_key": step.idempotency_key,
         }
-        if self._attempt.options.record_input and given is not None:
-            text = canonical(given)
+        if self._attempt.options.record_input and step.given is not None:
+            text = step.given_text
             if len(text) <= INPUT_CHARS_MAX:
-                payload["input"] = given
+                payload["input"] = step.given
             else:
                 payload["input_start"] = text[:INPUT_START_CHARS]
-        with self._beginning_one():
+        self._beginning.add(step.key)
+        try:
             yield from self._attempt.append("StepStarted", payload, iteration=step.iteration)
             with self._lock:
                 self._open[step.key] = step
+        finally:
+            self._beginning.discard(step.key)
         record = step.record
         record.name, record.input_hash, record.effect = step.name, step.input_hash, step.effect
         record.idempotency_key = step.idempotency_key
@@ -436,7 +436,7 @@ class Steps:
             return step.record.result
         if step.is_running:
             elapsed_s = self._attempt.clock.monotonic() - step.started_at
-            payload["duration_ms"] = round(elapsed_s * 1000, 3)
+            payload["duration_ms"] = int(elapsed_s * 1_000_000) / 1000
         text = self._attempt.text(
             event, payload, f"the record of step {step.key!r}, which ran and is now in doubt,"
         )

@@ -390,18 +390,17 @@ class _Channel:
 
     def perform(self, request: Request[T]) -> T:
         """Return the answer to *request*."""
-        ticket = self.submit(request, hold=True)
-        self.wait_for(ticket)
+        self._check_process()
+        with self._lock:
+            ticket = self._submit(request)
+            self._wait_for(ticket)
         return ticket.outcome()
 
     def submit(self, request: Request[T], *, hold: bool = False) -> Ticket[T]:
         """Send *request*, or as much as can be sent at once; with *hold*, when the next is sent."""
         self._check_process()
         with self._lock:
-            if self._is_closing.is_set():
-                raise RuntimeError("this client is closed")
-            self._forget_abandoned()
-            ticket = self._conversation.submit(request, self._now())
+            ticket = self._submit(request)
             if not hold:
                 try:
                     self._link.advance()
@@ -411,23 +410,33 @@ class _Channel:
                     raise
         return ticket
 
+    def _submit(self, request: Request[T]) -> Ticket[T]:
+        if self._is_closing.is_set():
+            raise RuntimeError("this client is closed")
+        if self._abandoned:
+            self._forget_abandoned()
+        return self._conversation.submit(request, self._now())
+
     def wait_for(self, ticket: Ticket[Any], until: Callable[[], bool] = lambda: False) -> None:
         """Wait until *ticket* is settled, or *until* says that it is enough."""
         self._check_process()
         with self._lock:
-            try:
-                while not ticket.is_settled and not until():
-                    wait = self._link.advance()
-                    # Looked at behind the connecting: whoever closes wakes
-                    # only the socket that is there by then.
-                    if self._is_closing.is_set():
-                        self._end()
-                        return
-                    if not ticket.is_settled:
-                        self._wait(wait)
-            except BaseException:
-                self._interrupted(ticket)
-                raise
+            self._wait_for(ticket, until)
+
+    def _wait_for(self, ticket: Ticket[Any], until: Callable[[], bool] = lambda: False) -> None:
+        try:
+            while not ticket.is_settled and not until():
+                wait = self._link.advance()
+                # Looked at behind the connecting: whoever closes wakes
+                # only the socket that is there by then.
+                if self._is_closing.is_set():
+                    self._end()
+                    return
+                if not ticket.is_settled:
+                    self._wait(wait)
+        except BaseException:
+            self._interrupted(ticket)
+            raise
 
     def answer_to(self, pending: Pending[Appended]) -> Appended | JournalError:
         """Return the answer, when it is there."""
@@ -461,9 +470,9 @@ class _Channel:
             wait.fd,
             (select.POLLIN if wait.readable else 0) | (select.POLLOUT if wait.writable else 0),
         )
-        ready = poll.poll(None if wait.seconds is None else ceil(wait.seconds * 1000))
-        if any(events & ~select.POLLOUT for _, events in ready):
-            self._link.receive()
+        for _, events in poll.poll(None if wait.seconds is None else ceil(wait.seconds * 1000)):
+            if events & ~select.POLLOUT:
+                self._link.receive()
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

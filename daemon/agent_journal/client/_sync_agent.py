@@ -13,7 +13,7 @@ from ._attempt import AgentOptions, InDoubt
 from ._current import current_step_variable
 from ._encoding import moment
 from ._history import ABSENT, Effect
-from ._programs import Action, Ask, AskAhead, Invoke, Program
+from ._programs import Action, AskAhead, Invoke, Program
 from ._requests import Request
 from ._results import Appended, Moment
 from ._step import Call, Step, is_coroutine_function
@@ -136,6 +136,9 @@ class DurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
+        again = self._steps.handed_again(call)
+        if again is not ABSENT:
+            return again
         step = self._steps.asked(call)
         if step.is_done:
             return self._steps.handed(step, call)
@@ -252,8 +255,8 @@ class DurableAgent(DurableAgentBase):
 
     def _do(self, action: Action) -> Any:  # noqa: ANN401 - whatever the program asked
         match action:
-            case Ask():
-                return self._perform(action.request)
+            case Request():
+                return self._perform(action)
             case AskAhead():
                 return self._perform_ahead(action.next_request, action.underway_max)
             case Invoke():

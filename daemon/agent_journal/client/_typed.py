@@ -34,6 +34,9 @@ from typing import (
 )
 from weakref import WeakKeyDictionary
 
+from ._agent_errors import ResultTypeError
+from ._history import ABSENT
+
 # Read back from text by the type itself: with fromisoformat where it has that.
 _FROM_TEXT: Final = frozenset(
     {"datetime.datetime", "datetime.date", "datetime.time", "decimal.Decimal", "uuid.UUID"}
@@ -102,6 +105,30 @@ def typed(value: Any, kind: Any) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912
     if concrete is list or concrete in _ARRAYS:
         return _list(value, arguments)
     return _from_text(value, concrete)
+
+
+def as_asked(value: Any, function: Callable[..., Any], result_type: Any, *, step: str) -> Any:  # noqa: ANN401 - any type
+    """Return the recorded result of *step* in *result_type*, or in what *function* returns.
+
+    With ``None`` it is left as it is; ``ABSENT`` says that nothing was asked for.
+
+    Raises:
+        ResultTypeError: it does not fit the type that was asked for.
+    """
+    if result_type is None:
+        return value
+    if result_type is ABSENT:
+        try:
+            return typed(value, return_type(function))
+        except WrongTypeError:
+            return value  # the annotation promised too much; here as on replay
+    try:
+        return typed(value, result_type)
+    except WrongTypeError as error:
+        raise ResultTypeError(
+            f"the recorded result of step {step!r} does not fit its result_type: {error}",
+            step=step,
+        ) from None
 
 
 def return_type(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - any type form

@@ -11,44 +11,20 @@ are no text, NaN, sets.  The error names the path of what cannot be written.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from enum import Enum
-from json.encoder import encode_basestring
 from math import isfinite
 from types import NoneType
 from typing import Any, Final
 
 from ._agent_errors import NotSerializableError
+from ._encoding import json_encoder
 
-
-def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
-    """Return what writes plain values, which are new and so never within themselves."""
-    encoder = json.JSONEncoder(
-        ensure_ascii=False,
-        allow_nan=False,
-        check_circular=False,
-        separators=(",", ":"),
-        sort_keys=sort_keys,
-    )
-    try:
-        # What encode() makes anew for each value, which takes as long as to use it.
-        options = (":", ",", sort_keys, encoder.skipkeys, encoder.allow_nan)
-        write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
-            None, encoder.default, encode_basestring, None, *options
-        )
-        write([], 0)
-    except (AttributeError, TypeError):  # a Python that has no such thing, or another
-        return encoder.encode
-    join = "".join
-    return lambda value: join(write(value, 0))
-
-
-_encode = _encoder(sort_keys=False)
-_encode_sorted = _encoder(sort_keys=True)
+_encode = json_encoder()
+_encode_sorted = json_encoder(sort_keys=True)
 
 # Types that JSON has no form for but that have one text form: how it is written.
 # Named, not imported: who has such a value has imported its module.
