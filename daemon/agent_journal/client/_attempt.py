@@ -202,23 +202,31 @@ class Attempt:
             raise self.fence(error) from error
         return appended
 
-    def text(self, name: str, payload: Mapping[str, Any], what: str = "") -> CheckedText:
-        """Return an entry's text.
+    def text(self, name: str, payload: Mapping[str, Any]) -> CheckedText:
+        """Return the text of an entry with a plain *payload*; raises what ``sized`` does."""
+        return self.sized(text_of({name: payload}), name)
+
+    def entry(self, name: str, members: str, what: str = "") -> CheckedText:
+        """Return the text of an entry, of which the payload's *members* are JSON already."""
+        return self.sized(f'{{"{name}":{{{members}}}}}', what or name)
+
+    def sized(self, text: str, what: str) -> CheckedText:
+        """Return an entry's *text* in UTF-8.
 
         Raises:
             ValueTooLargeError: it is longer than an agent may record.
         """
-        text = CheckedText(text_of({name: payload}).encode())
+        encoded = CheckedText(text.encode())
         limit = self.options.result_bytes_max
-        if len(text) > limit:
+        if len(encoded) > limit:
             raise ValueTooLargeError(
-                f"{what or name} is {len(text)} bytes long, and {limit} are allowed: put it into "
-                "a file and return the file's name, or raise result_bytes_max (the daemon's "
+                f"{what} is {len(encoded)} bytes long, and {limit} are allowed: put it into a "
+                "file and return the file's name, or raise result_bytes_max (the daemon's "
                 "frame_bytes_max bounds it)",
-                size=len(text),
+                size=len(encoded),
                 limit=limit,
             )
-        return text
+        return encoded
 
     def fence(self, error: JournalError) -> FencedError:
         """Stop writing because of *error*; return what to raise."""

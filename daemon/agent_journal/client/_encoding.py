@@ -41,6 +41,10 @@ def json_encoder(*, sort_keys: bool = False) -> Callable[[object], str]:
 _encode = json_encoder()
 
 
+# A string as JSON, with its quotes.
+quoted = encode_basestring
+
+
 def json_string(text: str, field: str) -> bytes:
     """Return the request's *field*, which is *text*, as JSON.
 
@@ -48,7 +52,7 @@ def json_string(text: str, field: str) -> bytes:
         InvalidError: it is no text that UTF-8 can hold.
     """
     try:
-        return encode_basestring(text).encode()
+        return quoted(text).encode()
     except (TypeError, UnicodeEncodeError):
         return _json_text(text, field)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._agent_errors import StepError
 from ._attempt import InDoubt
-from ._encoding import CheckedText
+from ._encoding import CheckedText, quoted
 from ._history import ABSENT, DONE, Effect, Record, Status
 
 
@@ -69,13 +69,13 @@ class Step:
         "effect",
         "ending",
         "given",
-        "given_text",
         "idempotency_key",
         "input_hash",
         "is_running",
         "iteration",
         "key",
         "name",
+        "names",
         "record",
         "started_at",
     )
@@ -85,8 +85,7 @@ class Step:
         record: Record,
         *,
         name: str,
-        given: Any,  # noqa: ANN401 - any JSON
-        given_text: str,
+        given: str,
         input_hash: str,
         effect: Effect,
         idempotency_key: str,
@@ -94,8 +93,9 @@ class Step:
     ) -> None:
         self.key = record.key
         self.name = name
-        self.given = given
-        self.given_text = given_text  # the same in canonical form
+        # What each entry of a step begins with.
+        self.names = f'"key":{quoted(record.key)},"name":{quoted(name)},"input_hash":"{input_hash}"'
+        self.given = given  # the input in canonical form, of a step that may be run
         self.input_hash = input_hash
         self.effect = effect
         self.idempotency_key = idempotency_key

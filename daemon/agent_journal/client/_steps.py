@@ -30,11 +30,12 @@ from ._agent_errors import (
 )
 from ._attempt import Attempt, InDoubt
 from ._current import current_step_variable
+from ._encoding import quoted
 from ._history import ABSENT, DONE, Effect, Record, Status
 from ._programs import Invoke, Program
 from ._step import Call, Ending, Reconciled, Step, name_of
 from ._typed import as_asked
-from ._values import canonical, is_plain_form, plain
+from ._values import canonical, is_plain_form, plain, text_of
 
 KEY_CHARS_MAX: Final = 256  # what the daemon takes for the step of a ``decide``
 
@@ -43,6 +44,8 @@ INPUT_CHARS_MAX: Final = 1024
 INPUT_START_CHARS: Final = 512
 
 ERROR_CHARS_MAX: Final = 4096
+
+_NULL: Final = "null"  # the text of no input at all
 
 _STRICTNESS: Final = {effect: number for number, effect in enumerate(Effect)}
 
@@ -242,8 +245,7 @@ class Steps:
 
     def rerun(self, step: Step, inputs: object = None) -> Program[None]:
         """Begin a step that was in doubt once more: it is known not to have happened."""
-        step.given = plain(inputs, f"the input of step {step.key!r}")
-        step.given_text = canonical(step.given)
+        step.given = canonical(plain(inputs, f"the input of step {step.key!r}"))
         yield from self._intend(step)
 
     def complete(
@@ -251,11 +253,11 @@ class Steps:
     ) -> Program[Any]:
         """Record *result* and return it as a replay would hand it back."""
         value = plain(result, f"the result of step {step.key!r}, which ran and is now in doubt,")
-        payload: dict[str, Any] = {**self._names(step), "result": value}
+        members = f'"result":{text_of(value)}'
         if usage:
-            payload["usage"] = plain(usage, f"the usage of step {step.key!r}")
+            members += f',"usage":{text_of(plain(usage, f"the usage of step {step.key!r}"))}'
         return (
-            yield from self._ended(step, "StepCompleted", payload, Status.COMPLETED, result=value)
+            yield from self._ended(step, "StepCompleted", members, Status.COMPLETED, result=value)
         )
 
     def fail(
@@ -276,8 +278,8 @@ class Steps:
             described = dict(plain(error, f"the error of step {step.key!r}"))
         if data is not None:
             described["data"] = plain(data, f"the error's data of step {step.key!r}")
-        payload = {**self._names(step), "error": described}
-        yield from self._ended(step, "StepFailed", payload, Status.FAILED, error=described)
+        members = f'"error":{text_of(described)}'
+        yield from self._ended(step, "StepFailed", members, Status.FAILED, error=described)
 
     def note(
         self,
@@ -344,7 +346,7 @@ class Steps:
         record = records.get(key)
         if record is None:
             record = records[key] = Record(key)
-        given, text = None, ""
+        text = _NULL
         hashed = mismatch.hash_of_done(record, inputs) if record.status in DONE else None
         if hashed is None or hashed != record.input_hash or record.name != name:
             given = plain(inputs, f"the input of step {key!r}")
@@ -358,8 +360,7 @@ class Steps:
         return Step(
             record,
             name=name,
-            given=given,
-            given_text=text,
+            given=text,
             input_hash=hashed,
             effect=effect,
             idempotency_key=record.idempotency_key or self._idempotency_key(key),
@@ -396,20 +397,17 @@ class Steps:
         )
 
     def _intend(self, step: Step) -> Program[None]:
-        payload: dict[str, Any] = {
-            **self._names(step),
-            "effect": step.effect,
-            "idempotency_key": step.idempotency_key,
-        }
-        if self._attempt.options.record_input and step.given is not None:
-            text = step.given_text
-            if len(text) <= INPUT_CHARS_MAX:
-                payload["input"] = step.given
+        members = f'{step.names},"effect":"{step.effect}",'
+        members += f'"idempotency_key":{quoted(step.idempotency_key)}'
+        if self._attempt.options.record_input and step.given != _NULL:
+            if len(step.given) <= INPUT_CHARS_MAX:
+                members += f',"input":{step.given}'
             else:
-                payload["input_start"] = text[:INPUT_START_CHARS]
+                members += f',"input_start":{quoted(step.given[:INPUT_START_CHARS])}'
+        text = self._attempt.entry("StepStarted", members)
         self._beginning.add(step.key)
         try:
-            yield from self._attempt.append("StepStarted", payload, iteration=step.iteration)
+            yield from self._attempt.append_text(text, iteration=step.iteration)
             with self._lock:
                 self._open[step.key] = step
         finally:
@@ -425,7 +423,7 @@ class Steps:
         self,
         step: Step,
         event: str,
-        payload: dict[str, Any],
+        members: str,
         status: Status,
         **outcome: Any,  # noqa: ANN401
     ) -> Program[Any]:
@@ -436,9 +434,11 @@ class Steps:
             return step.record.result
         if step.is_running:
             elapsed_s = self._attempt.clock.monotonic() - step.started_at
-            payload["duration_ms"] = int(elapsed_s * 1_000_000) / 1000
-        text = self._attempt.text(
-            event, payload, f"the record of step {step.key!r}, which ran and is now in doubt,"
+            members += f',"duration_ms":{int(elapsed_s * 1_000_000) / 1000}'
+        text = self._attempt.entry(
+            event,
+            f"{step.names},{members}",
+            f"the record of step {step.key!r}, which ran and is now in doubt,",
         )
         step.ending = Ending(
             text=text, append_key=self._attempt.next_key(), status=status, **outcome
@@ -463,9 +463,6 @@ class Steps:
         with self._lock:
             self._open.pop(step.key, None)
             self._asked.add(step.key)
-
-    def _names(self, step: Step) -> dict[str, Any]:
-        return {"key": step.key, "name": step.name, "input_hash": step.input_hash}
 
 
 def _usage(call: Call, returned: object) -> tuple[Mapping[str, Any] | None, Exception | None]:
