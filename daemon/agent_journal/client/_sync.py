@@ -371,6 +371,8 @@ class _Channel:
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
         self._abandoned: deque[Ticket[Any]] = deque()
+        self._poll = select.poll()
+        self._polled = (-1, 0)  # what it asks about
 
     def close(self) -> None:
         """End it, also for another thread that waits in it; in a forked child, only here."""
@@ -465,12 +467,16 @@ class _Channel:
         if wait.fd is None:
             self._is_closing.wait(wait.seconds)
             return
-        poll = select.poll()
-        poll.register(
+        wanted = (
             wait.fd,
             (select.POLLIN if wait.readable else 0) | (select.POLLOUT if wait.writable else 0),
         )
-        for _, events in poll.poll(None if wait.seconds is None else ceil(wait.seconds * 1000)):
+        if wanted != self._polled:  # to make one takes as long as to ask it
+            self._poll = select.poll()
+            self._poll.register(*wanted)
+            self._polled = wanted
+        timeout = None if wait.seconds is None else ceil(wait.seconds * 1000)
+        for _, events in self._poll.poll(timeout):
             if events & ~select.POLLOUT:
                 self._link.receive()
 
