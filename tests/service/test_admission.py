@@ -303,3 +303,33 @@ async def test_a_client_that_leaves_while_it_is_served_leaves_no_account_behind(
         client.send({"op": "read", "agent_id": "a"})
         await settled()
         assert not service.context.admission.accounts
+
+
+async def test_one_that_comes_back_while_its_last_request_is_served_is_one_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the request comes to is counted with what is there now, and takes nothing of it."""
+    async with Service() as service:
+        await service.connect().ask(append("a"))
+        service.clients[0].lose()
+        service.heads().clear()  # so that the next one has to be looked up
+        leaving = service.connect()
+        load = service.store.store.load
+
+        async def load_and_leave(names: Any) -> Any:
+            found = await load(names)
+            leaving.lose()
+            service.connect()
+            return found
+
+        monkeypatch.setattr(service.store.store, "load", load_and_leave)
+        service.store.hold("commit")
+        leaving.send(append("a"))
+        await settled()
+        client = service.clients[-1]
+        (reply,) = await client.ask({"op": "stats"})
+        assert reply["uids"][str(ALICE)]["bytes_in_flight"] > 0
+        service.store.release("commit")
+        await settled()
+        (reply,) = await client.ask({"op": "stats"})
+        assert reply["uids"] == {str(ALICE): {"connections": 1, "bytes_in_flight": 0}}

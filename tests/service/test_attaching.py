@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from agent_journal.model import AgentId, AgentState
+from agent_journal.service.attaching import attach as attach_for
+from agent_journal.service.attaching import record_end
+from agent_journal.service.operations import Caller
+from agent_journal.wire_requests import Attach
 from helpers import ALICE, BOB, ROOT, Service, append, code_of, settled, terminated
 
 A = AgentId("a")
@@ -79,6 +85,25 @@ class TestTheFirst:
             assert change.record.attachment is not None
             assert change.record.attachment.owner is not None
             assert change.record.attachment.owner.pid == client.pid
+
+    async def test_one_whose_end_is_told_first_is_not_told_of_behind_it(self) -> None:
+        """Both are recorded in one transaction; of two that wait, either may go on first."""
+        async with Service() as service:
+            client = service.connect()
+            caller = Caller(service.context, client.session._caller.peer, client.sink)
+            service.store.hold()
+            attaching = attach_for(caller, Attach(agent_id="a"))
+            attaching.send(None)  # up to where it waits for its commit
+            end = asyncio.create_task(
+                record_end(service.context, ALICE, A, 1, how="exited", pid=client.pid)
+            )
+            await settled()
+            service.store.release()
+            assert await end
+            assert service.resumer.news == [("interrupted", ALICE, A)]
+            with pytest.raises(StopIteration):
+                attaching.send(None)
+            assert service.resumer.news == []
 
     async def test_an_attach_that_was_not_recorded_gives_nothing(self) -> None:
         async with Service() as service:

@@ -713,6 +713,53 @@ class TestTrouble:
         assert await host.state() == "interrupted"
         assert await host.pass_by(100) == ["a:3"]
 
+    async def test_who_took_over_while_a_start_failed_is_missed_when_it_is_gone_too(
+        self, host: Host
+    ) -> None:
+        """The end of the attempt is looked at while it holds, its loss before that is through."""
+        store = host.service.store
+        other = host.service.connect(ME)
+
+        async def taken_over(_: FakeAttempt) -> None:
+            store.hold("commit")
+            other.send({"op": "attach", "agent_id": "a"})
+            await some_turns()
+            raise LaunchError("no such file")
+
+        await host.crash("a")
+        host.launchers.while_starting = taken_over
+        assert await host.pass_by(10) == ["a:2"]
+        other.die()
+        await settled()
+        store.release("commit")
+        await settled()
+        assert await host.state() == "interrupted"
+        host.launchers.while_starting = None
+        assert await host.pass_by(100) == ["a:3"]
+
+    async def test_one_that_another_took_over_from_and_lost_is_made_to_end(
+        self, host: Host
+    ) -> None:
+        """What was started has no agent any more, unless it attaches again."""
+
+        async def taken_over(_: FakeAttempt) -> None:
+            other = host.service.connect(ME)
+            other.send({"op": "attach", "agent_id": "a"})
+            await some_turns()
+            assert other.replies[0]["ok"]
+            other.die()
+            await some_turns()
+
+        await host.crash("a")
+        host.launchers.while_starting = taken_over
+        assert await host.pass_by(10) == ["a:2"]
+        assert await host.pass_by(LINGER_SECONDS) == []
+        assert host.launchers.attempts["a"].is_asked_to_end
+        host.launchers.while_starting = None
+        await host.end()
+        assert await host.state() == "interrupted"
+        assert await host.pass_by(100) == ["a:3"]
+
     async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
         """Its process is gone first, its connection later: nothing of it stays behind."""
         await host.crash("a")

@@ -38,12 +38,13 @@ class Paused(Protocol):
 class Account:
     """What one uid has in flight."""
 
-    __slots__ = ("bytes_in_flight", "connections", "uid")
+    __slots__ = ("bytes_in_flight", "connections", "served", "uid")
 
     def __init__(self, uid: Uid) -> None:
         self.uid = uid
         self.bytes_in_flight = 0
         self.connections = 0
+        self.served = 0  # requests, also of who is gone: they come to something yet
 
 
 class Admission:
@@ -73,8 +74,17 @@ class Admission:
         account.connections -= 1
         self._forget_if_gone(account)
 
+    def begin(self, account: Account) -> None:
+        """Count a request that is being served."""
+        account.served += 1
+
+    def end(self, account: Account) -> None:
+        """Count it no more: what it came to is in flight, or answered."""
+        account.served -= 1
+        self._forget_if_gone(account)
+
     def _forget_if_gone(self, account: Account) -> None:
-        if not account.connections and not account.bytes_in_flight:
+        if not (account.connections or account.bytes_in_flight or account.served):
             self.accounts.pop(account.uid, None)
 
     def change(self, account: Account, size: int) -> None:

@@ -82,18 +82,21 @@ async def attach(caller: Caller, request: Attach) -> dict[str, object]:
     before = context.owners.hold(name, head.epoch, caller.peer.pid, caller)
     owner = context.owners.owner(name, context.boot_id)
     head.attachment = replace(known, owner=owner, wake_at=None, wait_for=(), is_launched=False)
+    epoch = head.epoch
     granted = {
-        "epoch": head.epoch,
+        "epoch": epoch,
         "attempt": head.attempts,
         "next_sequence": head.next_sequence,
     }
     try:
         await amendment.commit()
     except Exception:
-        context.owners.put_back(name, granted["epoch"], before)
+        context.owners.put_back(name, epoch, before)
         raise
     context.metrics.attached(is_resumed=is_resumed)
-    context.resumer.attached(*name)
+    # What was recorded in the same transaction may be told already: that this attempt is over.
+    if context.owners.is_held_by(name, epoch):
+        context.resumer.attached(*name)
     return {**granted, "state": AgentState.RUNNING.value, "resumed": is_resumed}
 
 

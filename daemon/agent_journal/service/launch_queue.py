@@ -109,8 +109,9 @@ class LaunchQueue:
         return begins
 
     def withdrew(self, name: Name) -> None:
-        """Take note that an agent that was to be started is not."""
+        """Take note that an agent that was to be started is not: the next one may be."""
         self._let_others_try(self._outbreaks.withdrew(name), 0.0)
+        self.started(name)
 
     def is_probe(self, name: Name) -> bool:
         """Tell whether the others of an outbreak wait for what becomes of this agent."""

@@ -23,6 +23,15 @@ class Alarm(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
+class Launching:
+    """An attempt that was counted, and is being started."""
+
+    number: int
+    is_missed: bool = False  # who held it meanwhile was lost, and that is still to be looked at
+    then: Cause | None = None  # why to start the agent once more when this is through
+
+
+@dataclass(slots=True, eq=False)
 class Launched:
     """An attempt that was started and is not known to be over."""
 

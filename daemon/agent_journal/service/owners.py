@@ -94,7 +94,7 @@ class Owners:
 
     def put_back(self, name: Name, epoch: int, before: Hold | None) -> None:
         """Undo the ``hold`` of *epoch*: it could not be recorded."""
-        if self._is_of(name, epoch):
+        if self.is_held_by(name, epoch):
             self._drop(name)
             if before is None:
                 return
@@ -105,7 +105,7 @@ class Owners:
         """Let an owner from before the daemon's start hold its agent, if it lives."""
         if owner.boot_id != boot_id:
             return False
-        if self._is_of(name, epoch) and self._holds[name].is_alive:
+        if self.is_held_by(name, epoch) and self._holds[name].is_alive:
             return True  # it is known already, and by its connection too
         process = self._process(owner.pid)
         if process is None or not process.is_alive or process.start_time != owner.start_time:
@@ -118,10 +118,11 @@ class Owners:
 
     def release(self, name: Name, epoch: int) -> None:
         """Let go of what *epoch* held: it ended, was given up, or its loss is recorded."""
-        if self._is_of(name, epoch):
+        if self.is_held_by(name, epoch):
             self._drop(name)
 
-    def _is_of(self, name: Name, epoch: int) -> bool:
+    def is_held_by(self, name: Name, epoch: int) -> bool:
+        """Tell whether *epoch* holds an agent, alive or not: it was not let go of yet."""
         hold = self._holds.get(name)
         return hold is not None and hold.epoch == epoch
 

@@ -309,6 +309,7 @@ class Session:
         self._submit()
         self._put_back(behind)
         self._request = request
+        self._context.admission.begin(self._account)
         self._task = self._tasks.create_task(self._serve_one(request))
         self._update_reading()
 
@@ -331,6 +332,7 @@ class Session:
         finally:
             self._task = self._request = None
             self._is_streaming = False
+            self._context.admission.end(self._account)
         self._go_on()
 
     async def _answer(self, request: Request) -> None:

@@ -29,7 +29,7 @@ from .crash_signatures import signature_of
 from .incidents import ParkError, after_end, ended, prepared, record_outcome
 from .launch_queue import LaunchQueue
 from .launch_systemd import LaunchError
-from .launched import Alarm, Launched, find_again
+from .launched import Alarm, Launched, Launching, find_again
 from .launchers import Launchers, Means
 from .owners import Name
 from .resume_policy import SECOND, Cause, Decision, Park
@@ -56,8 +56,7 @@ class Supervisor:
         self._queue = LaunchQueue(context.clock, self._start)
         self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
         self._launched: dict[Name, Launched] = {}
-        self._launching: dict[Name, int] = {}  # attempts that were counted, and are being started
-        self._again: dict[Name, Cause] = {}  # who of these is to be started once more
+        self._launching: dict[Name, Launching] = {}
         self._recording: set[Name] = set()  # whose change is recorded, and followed up, here
         self._restarted: set[Name] = set()  # who was lost with the daemon or the host
         self._tasks: asyncio.TaskGroup | None = None
@@ -124,9 +123,7 @@ class Supervisor:
     def attached(self, uid: Uid, agent_id: AgentId) -> None:
         """Take note that a process holds the agent."""
         name = uid, agent_id
-        self._forget_alarms(name)
-        self._queue.drop(name)
-        self._again.pop(name, None)
+        self._leave(name)
         launched = self._launched.get(name)
         if launched is not None:
             launched.may_be_late = False
@@ -140,15 +137,20 @@ class Supervisor:
     def finished(self, uid: Uid, agent_id: AgentId) -> None:
         """Take note that an agent has ended, or is parked: nothing of it is to be started."""
         name = uid, agent_id
-        self._forget_alarms(name)
-        self._queue.drop(name)
-        self._again.pop(name, None)
+        self._leave(name)
         if name not in self._recording:
             self._queue.got_on(name)
         self._queue.started(name)
         launched = self._launched.get(name)
         if launched is not None and launched.attempt.is_over:
             self._over(name, launched)  # its connection was the last that was heard of it
+
+    def _leave(self, name: Name) -> None:
+        """Start the agent no more, for whatever it was to be started."""
+        self._forget_alarms(name)
+        self._queue.drop(name)
+        if (launching := self._launching.get(name)) is not None:
+            launching.then = None
 
     def waiting(self, uid: Uid, agent_id: AgentId, wake_at: Micros | None) -> None:
         """Take note that an agent was given up until *wake_at*, or until a signal comes."""
@@ -160,8 +162,10 @@ class Supervisor:
     def will_report(self, uid: Uid, agent_id: AgentId, attempt: int) -> bool:
         """Tell whether ``record_end`` will be called for an attempt whose owner is gone."""
         name = uid, agent_id
-        if self._launching.get(name) == attempt:
-            return True  # it ended before its start was through; that is looked at then
+        launching = self._launching.get(name)
+        if launching is not None and launching.number == attempt:
+            launching.is_missed = True  # it is looked at when its start is through
+            return True
         launched = self._launched.get(name)
         if launched is None or launched.number != attempt:
             return False
@@ -252,8 +256,6 @@ class Supervisor:
         finally:
             self._restarted.discard(name)
 
-    # Times
-
     def _launch_after(self, name: Name, seconds: float) -> None:
         if seconds <= 0:
             self._queue.put(name, Cause.CRASH)
@@ -282,10 +284,6 @@ class Supervisor:
                 launched.attempt.end()
             case Alarm.LINGER if launched is not None:
                 launched.attempt.end()
-            case _:
-                pass
-
-    # Tasks
 
     def _begin(self, name: Name, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._tasks is not None:
@@ -308,7 +306,6 @@ class Supervisor:
             say("resume_failed", uid=name[0], agent_id=name[1], error=str(error))
             self._schedule.after((Alarm.RETRY, name), RETRY_SECONDS)
             self._queue.withdrew(name)
-            self._queue.started(name)
 
     async def _look_again(self, name: Name) -> None:
         """Go on with an agent as it is recorded, after something went wrong."""
@@ -333,51 +330,54 @@ class Supervisor:
     async def _launch(self, name: Name, cause: Cause) -> None:
         if self._must_wait_for_the_last(name, cause):
             self._queue.withdrew(name)
-            self._queue.started(name)
             return
         record = await self._record(name)
-        ready = attempt = None
         if record is not None and record.state in _STARTABLE:
             ready = await self._prepared(record, cause)
-        if ready is not None:
-            attempt = await attaching.record_launch(
-                self._context, *name, command=ready[0].shown, incident=ready[1]
-            )
-        if record is None or ready is None or attempt is None:
             if ready is not None:
+                means, incident = ready
+                number = await attaching.record_launch(
+                    self._context, *name, command=means.shown, incident=incident
+                )
+                if number is not None:
+                    await self._start_counted(record, number, means)
+                    return
                 await settle(self._context, name[0])  # as ``surely`` does
-            self._queue.withdrew(name)
-            self._queue.started(name)
-            return
+        self._queue.withdrew(name)
+
+    async def _start_counted(self, record: AgentRecord, number: int, means: Means) -> None:
+        """Start an attempt that is recorded, and see whether it is needed still."""
+        name = uid, agent_id = record.uid, record.agent_id
         config = self._context.config
-        self._launching[name] = attempt
+        launching = self._launching[name] = Launching(number)
         try:
             counted = await self._record(name) or record
-            started = await self._launchers.launch(counted, ready[0], config)
+            attempt = await self._launchers.launch(counted, means, config)
         except LaunchError as error:
             outcome = Outcome(how="launch_failed", stderr=cleaned(str(error)))
-            await self._end(name, attempt, outcome)
+            while not await self._end(name, number, outcome) and launching.is_missed:
+                launching.is_missed = False  # whoever held it then is gone now
             return
         finally:
-            self._launching.pop(name, None)
-            if (again := self._again.pop(name, None)) is not None:
-                self._queue.put(name, again)
-        self._log.info(
-            "agent_resumed", uid=name[0], agent_id=name[1], attempt=attempt, pid=started.pid
-        )
+            del self._launching[name]
+            if launching.then is not None:
+                self._queue.put(name, launching.then)
+        self._log.info("agent_resumed", uid=uid, agent_id=agent_id, attempt=number, pid=attempt.pid)
         is_starting = self._queue.is_starting(name)  # it may have attached already
         if is_starting:
             seconds = config.resume.of(record.kind).attach_seconds
             self._schedule.after((Alarm.ATTACH, name), seconds)
-        self._watch(name, Launched(attempt, started, may_be_late=is_starting))
+        self._watch(name, Launched(number, attempt, may_be_late=is_starting))
+        if launching.is_missed:
+            self.will_report(uid, agent_id, number)
 
     def _must_wait_for_the_last(self, name: Name, cause: Cause) -> bool:
         """Tell whether what was launched before is still there: never two at once.
 
         It gave the agent up, or lost it, and is made to end if it does not.
         """
-        if name in self._launching:
-            self._again[name] = cause
+        if (launching := self._launching.get(name)) is not None:
+            launching.then = cause
             return True
         launched = self._launched.get(name)
         if launched is None or launched.attempt.is_over:
