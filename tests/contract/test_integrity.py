@@ -15,6 +15,7 @@ import pytest
 from agent_journal.errors import DamagedError, JournalError, StorageFailedError, StorageFullError
 from agent_journal.model import Micros
 from agent_journal.store.base import Filter
+from agent_journal.store.checkpoints import Checkpoints
 from agent_journal.store.integrity import APPLICATION_ID
 from agent_journal.store.page_sums import Flags, PageSums, sums_path
 from agent_journal.store.sql import MIGRATIONS, SCHEMA_VERSION
@@ -247,6 +248,31 @@ class TestPages:
             pass
         await journal.check()
 
+    async def test_on_a_full_disk_pages_count_as_the_log_has_them(
+        self, journal: PlainJournal, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A checkpoint that finds no room has written some pages, of which no sum tells."""
+        store = journal.store
+        assert isinstance(store, SqliteStore)
+        await write(journal, 30)
+        await store.checkpoint()
+        await write(journal, 1)
+
+        def full(_: Checkpoints) -> None:
+            raise StorageFullError("no room")
+
+        monkeypatch.setattr(Checkpoints, "passive", full)
+        for page in {*pages_in_log(path)} & {*range(1, pages_of(path) + 1)}:
+            _flip_in_place(path, (page - 1) * PAGE + 100)
+        first = 1
+        while (looked_at := await store.check_pages(first))[0]:
+            first += looked_at[0]
+        assert first > 8
+        page = min({*range(2, 9)} - {*pages_in_log(path)})
+        _flip_in_place(path, (page - 1) * PAGE + 9)
+        with pytest.raises(DamagedError, match=f"page {page} is not what was written"):
+            await store.check_pages(1)
+
 
 def pages_in_log(path: Path) -> list[int]:
     return sorted(scan(wal_path(path), page_bytes=PAGE).latest)
@@ -256,10 +282,14 @@ def _flip_in_place(path: Path, at: int) -> None:
     """Flip a bit in another process: closing the file in this one would drop SQLite's locks."""
     child = os.fork()
     if child == 0:
-        descriptor = os.open(path, os.O_RDWR)
-        (byte,) = os.pread(descriptor, 1, at)
-        os.pwrite(descriptor, bytes([byte ^ 8]), at)
-        os._exit(0)
+        status = 1
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+            (byte,) = os.pread(descriptor, 1, at)
+            os.pwrite(descriptor, bytes([byte ^ 8]), at)
+            status = 0
+        finally:
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -25,7 +25,7 @@ import errno
 import os
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ from typing import Final
 from ..errors import DamagedError, StorageFailedError, StorageFullError
 from .page_sums import Flags, Mark, PageSums, page_sum, sums_path
 from .rows import PAGE_BYTES
-from .wal_scan import FRAME_HEADER_BYTES, HEADER_BYTES, Salts, wal_path
+from .wal_scan import FRAME_HEADER_BYTES, HEADER_BYTES, Salts, scan, wal_path
 from .wiping import Wipe
 
 CHUNK_FRAMES: Final = 128
@@ -322,8 +322,17 @@ class Checkpoints:
         # From the disk, not from memory, where nothing else holds on to it.
         os.posix_fadvise(self._descriptor, at, size, os.POSIX_FADV_DONTNEED)
         if sums.mismatches(self._descriptor, first, count):
-            checkpoint()
-            wrong = sums.mismatches(self._descriptor, first, count)
+            in_log: Container[int] = ()
+            try:
+                checkpoint()
+            except StorageFullError:
+                # It may have written some of them: what counts is what the log has.
+                in_log = scan(self._wal_path, page_bytes=sums.mark.page_bytes).latest
+            wrong = [
+                page
+                for page in sums.mismatches(self._descriptor, first, count)
+                if page not in in_log
+            ]
             if wrong:
                 raise DamagedError(
                     f"page {wrong[0]} is not what was written", part="page", page=wrong[0]
