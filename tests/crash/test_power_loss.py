@@ -7,13 +7,15 @@ each, and what it makes of it is held against what had been answered by then.
 
 ``CRASH_SEED`` repeats the load, though not the scheduler; a failure names the
 trace, the moment and the choice, with which ``power/replay.py`` repeats it exactly.
-``CRASH_WORKERS`` says how many processes look at once.
+The full size is looked at by as many processes as there are processors;
+``CRASH_WORKERS`` says otherwise.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from conftest import Figures, Size
 
 MUTANTS = Path(__file__).parent / "mutants"
+QUICK = 5_000  # disks
+
+
+def workers_for(wanted: int) -> int:
+    """Return how many processes look at *wanted* disks."""
+    processors = len(os.sched_getaffinity(0))
+    return int(os.environ.get("CRASH_WORKERS", processors if wanted > QUICK else 1))
 
 
 @pytest.fixture
@@ -42,15 +51,16 @@ def test_what_was_answered_survives_a_power_cut(
     figures: Figures,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    wanted = size(5_000, 1_000_000)
+    wanted = size(QUICK, 1_000_000)
     jobs = jobs_of(recorder.parent / "traces", recorder, seed, wanted, served_every=2)
     found = Found()
-    for one in hunt(jobs, int(os.environ.get("CRASH_WORKERS", "1"))):
-        found.add(one)
-        if wanted > 5_000 and found.traces % 20 == 0:
-            with capsys.disabled():
-                print(f"\n{found.states} disks, {len(found.bad)} bad", end="", flush=True)  # noqa: T201
-        assert not found.bad, "\n".join(found.bad[:10])
+    with closing(hunt(jobs, workers_for(wanted))) as done:
+        for one in done:
+            found.add(one)
+            if wanted > QUICK and found.traces % 20 == 0:
+                with capsys.disabled():
+                    print(f"\n{found.states} disks, {len(found.bad)} bad", end="", flush=True)  # noqa: T201
+            assert not found.bad, "\n".join(found.bad[:10])
     figures(
         states=found.states,
         traces=found.traces,

@@ -67,6 +67,7 @@ class Explorer:
         self._known: dict[object, bytes] = {}  # what is kept of what -> the disk's digest
         self._by_file: dict[bytes, Inspection] = {}
         self._by_disk: dict[bytes, Inspection | Exception] = {}
+        self._judged: set[bytes] = set()  # disks that were counted
         self._order: dict[bytes, int] = {}  # digest of contents -> their place among all
         self._contents: list[Inspection] = []
         self._ceilings: list[int] = []  # by event: the newest contents that there can be
@@ -97,7 +98,8 @@ class Explorer:
         return self._lost + never + early
 
     async def _look(self, disk: Disk) -> None:
-        found = await self._recovered(disk.left([WHOLE] * len(disk.pending)))
+        files = disk.left([WHOLE] * len(disk.pending))
+        found = await self._recovered(self._digest(files), files)
         if isinstance(found, Exception):
             self._lost.append(f"a crash without a power cut cannot be recovered: {found!r}")
         elif found.digest not in self._order:
@@ -187,9 +189,10 @@ class Explorer:
 
         Where the moment is not *known* exactly, more may be there than was by then.
         """
-        if files is not None and key not in self._by_disk:
+        if files is not None and key not in self._judged:
             seen.states += 1
-            self._by_disk[key] = await self._recovered(files)
+            self._judged.add(key)
+            await self._recovered(key, files)
         found = self._by_disk[key]
         if isinstance(found, Exception):
             return f"{type(found).__name__}: {found}"
@@ -224,11 +227,16 @@ class Explorer:
 
     # Recovery
 
-    async def _recovered(self, files: Files) -> Inspection | Exception:
-        try:
-            return await self._recover(files)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
-            return error
+    async def _recovered(self, key: bytes, files: Files) -> Inspection | Exception:
+        """Return what becomes of the disk *key*, of which there is only one."""
+        found = self._by_disk.get(key)
+        if found is None:
+            try:
+                found = await self._recover(files)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+                found = error
+            self._by_disk[key] = found
+        return found
 
     async def _recover(self, files: Files) -> Inspection:
         self._recoveries += 1
@@ -258,7 +266,13 @@ class Explorer:
                 if one.name not in files:
                     os.unlink(one.path)  # noqa: PTH108 - thousands of times a second
         for name, data in files.items():
-            (self._scratch / name).write_bytes(data)
+            # Written over: to free a file's pages and to fill new ones takes longer.
+            descriptor = os.open(self._scratch / name, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, data, 0)
+                os.truncate(descriptor, len(data))
+            finally:
+                os.close(descriptor)
 
     async def _opened_and_closed(self) -> None:
         store = SqliteStore(self._path)

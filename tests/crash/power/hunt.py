@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -85,15 +85,21 @@ def jobs_of(
         )
 
 
-def hunt(jobs: Iterator[Job], workers: int) -> Iterator[Found]:
-    """Do all jobs, several at once; yield what each came to."""
+def hunt(jobs: Iterator[Job], workers: int) -> Generator[Found, None, None]:
+    """Do all jobs, several at once; yield what each came to.
+
+    Whoever stops early closes the iterator: what was not begun by then is left.
+    """
     if workers == 1:
         yield from map(run, jobs)
         return
     # Not forked: a worker begins without our threads and locks.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
         for done in as_completed([pool.submit(run, job) for job in jobs]):
             yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def run(job: Job) -> Found:
