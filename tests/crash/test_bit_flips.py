@@ -43,6 +43,7 @@ from agent_journal.store.sqlite import QUIET_SECONDS, SqliteStore
 from agent_journal.testing.daemon import RunningDaemon
 from agent_journal.testing.plain_journal import OWNER, PlainAgent, PlainJournal, list_all
 from crash.damage import FILES, NAME, damage, file_in
+from crash.power.hurry import in_a_hurry
 from waiting import until
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ def copied(base: Base, directory: Path) -> Path:
 
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
+    """Run stores without their threads: a look asks a thousand things, one after the other."""
+    with in_a_hurry(), asyncio.Runner() as runner:
         yield runner
 
 
