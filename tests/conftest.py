@@ -71,6 +71,17 @@ def size(request: pytest.FixtureRequest) -> Size:
 
 
 @pytest.fixture
+def workers(request: pytest.FixtureRequest) -> int:
+    """Return how many processes a test may use: with ``--full`` as many as there are processors.
+
+    ``$CRASH_WORKERS`` says otherwise.
+    """
+    if not request.config.getoption("--full"):
+        return 1
+    return int(os.environ.get("CRASH_WORKERS") or len(os.sched_getaffinity(0)))
+
+
+@pytest.fixture
 def seed(request: pytest.FixtureRequest) -> str:
     """Return ``$CRASH_SEED``, or the test's own, or with ``--full`` one that was never used.
 

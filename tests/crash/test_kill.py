@@ -5,34 +5,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent_journal.testing.daemon import RunningDaemon
-from crash.cycle import Crashes
-from crash.forked import ForkedDaemon, Starter
+from crash.journals import CONFIG, Journal, crash, crash_forked
+from workers import side_by_side
 
 if TYPE_CHECKING:
     from conftest import Figures, Size
 
-CONFIG = "[commit]\ncheckpoint_commits = 5\n"
 PER_JOURNAL = 25  # it grows, and with it each look at it
 FULL = 5_000
-
-
-def crash(daemon: RunningDaemon, seed: str, cycles: int) -> Crashes:
-    """Crash a daemon so many times, and stop it well at the end."""
-    with daemon:
-        crashes = Crashes(daemon, seed)
-        crashes.run(cycles)
-        assert daemon.stop() == 0
-        daemon.start()
-        crashes.checker.check(daemon)
-    return crashes
 
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, seed: str) -> None:
@@ -45,26 +33,34 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, seed: str) -> Non
 
 @pytest.mark.sized
 @pytest.mark.timeout(4 * 3600)
-def test_what_was_acknowledged_survives_kill_9_many_times(
-    tmp_path: Path, seed: str, size: Size, figures: Figures, capsys: pytest.CaptureFixture[str]
+def test_what_was_acknowledged_survives_kill_9_many_times(  # noqa: PLR0913, PLR0917 - fixtures
+    tmp_path: Path,
+    seed: str,
+    size: Size,
+    workers: int,
+    figures: Figures,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every second journal has an index that is moved forward every few entries.
 
     In the milliseconds that a load lasts here, one that waits for thousands hardly begins.
     """
     wanted = size(50, FULL)
+    journals = [
+        Journal(
+            directory=tmp_path / f"journal-{first}",
+            seed=f"{seed}/{first}",
+            cycles=min(PER_JOURNAL, wanted - first),
+            hurried=first // PER_JOURNAL % 2 == 1,
+        )
+        for first in range(0, wanted, PER_JOURNAL)
+    ]
     sums: Counter[str] = Counter()
-    with Starter() as starter:
-        while sums["cycles"] < wanted:
-            done = sums["cycles"]
-            directory = tmp_path / f"journal-{done}"
-            directory.mkdir()
-            hurried = done // PER_JOURNAL % 2 == 1
-            daemon = ForkedDaemon(starter, directory, config=CONFIG, hurried=hurried)
-            found = crash(daemon, f"{seed}/{done}", min(PER_JOURNAL, wanted - done))
-            sums.update(found.figures())
-            shutil.rmtree(directory)
-            if done // 500 != sums["cycles"] // 500:
+    with closing(side_by_side(crash_forked, journals, workers)) as crashed:
+        for found in crashed:
+            before = sums["cycles"]
+            sums.update(found)
+            if before // 500 != sums["cycles"] // 500:
                 with capsys.disabled():
                     print(f"\n{dict(sums)}", end="", flush=True)  # noqa: T201 - an hour passes
     assert sums["acknowledged"] > 10 * wanted

@@ -7,13 +7,10 @@ each, and what it makes of it is held against what had been answered by then.
 
 ``CRASH_SEED`` repeats the load, though not the scheduler; a failure names the
 trace, the moment and the choice, with which ``power/replay.py`` repeats it exactly.
-The full size is looked at by as many processes as there are processors;
-``CRASH_WORKERS`` says otherwise.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -21,20 +18,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crash.power.hunt import Found, Job, hunt, jobs_of, run
+from crash.power.hunt import Found, Job, jobs_of, run
 from crash.power.recording import compiled
+from workers import side_by_side
 
 if TYPE_CHECKING:
     from conftest import Figures, Size
 
 MUTANTS = Path(__file__).parent / "mutants"
 QUICK = 5_000  # disks
-
-
-def workers_for(wanted: int) -> int:
-    """Return how many processes look at *wanted* disks."""
-    processors = len(os.sched_getaffinity(0))
-    return int(os.environ.get("CRASH_WORKERS", processors if wanted > QUICK else 1))
 
 
 @pytest.fixture
@@ -44,17 +36,18 @@ def recorder(tmp_path: Path) -> Path:
 
 @pytest.mark.sized
 @pytest.mark.timeout(6 * 3600)
-def test_what_was_answered_survives_a_power_cut(
+def test_what_was_answered_survives_a_power_cut(  # noqa: PLR0913, PLR0917 - fixtures
     recorder: Path,
     seed: str,
     size: Size,
+    workers: int,
     figures: Figures,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     wanted = size(QUICK, 1_000_000)
     jobs = jobs_of(recorder.parent / "traces", recorder, seed, wanted, served_every=2)
     found = Found()
-    with closing(hunt(jobs, workers_for(wanted))) as done:
+    with closing(side_by_side(run, jobs, workers)) as done:
         for one in done:
             found.add(one)
             if wanted > QUICK and found.traces % 20 == 0:

@@ -12,10 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from agent_journal.testing.daemon import RunningDaemon
@@ -83,23 +81,6 @@ def jobs_of(
             is_nested=number % 4 >= 2,
             with_daemon=number % served_every == 0,
         )
-
-
-def hunt(jobs: Iterator[Job], workers: int) -> Generator[Found, None, None]:
-    """Do all jobs, several at once; yield what each came to.
-
-    Whoever stops early closes the iterator: what was not begun by then is left.
-    """
-    if workers == 1:
-        yield from map(run, jobs)
-        return
-    # Not forked: a worker begins without our threads and locks.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        for done in as_completed([pool.submit(run, job) for job in jobs]):
-            yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def run(job: Job) -> Found:
