@@ -269,7 +269,8 @@ class Explorer:
             # Written over: to free a file's pages and to fill new ones takes longer.
             descriptor = os.open(self._scratch / name, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                os.pwrite(descriptor, data, 0)
+                if os.pwrite(descriptor, data, 0) != len(data):
+                    raise OSError(f"no room for {name} in {self._scratch}")
                 os.truncate(descriptor, len(data))
             finally:
                 os.close(descriptor)

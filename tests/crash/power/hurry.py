@@ -1,7 +1,7 @@
-"""Stores that are opened hundreds of times a second, less what only takes time.
+"""Stores that are opened, or asked, thousands of times, less what only takes time.
 
-Handing a call to another thread and back takes longer than most of what a start
-asks of SQLite.  Nothing waits for anything else here, so what the thread would do
+Handing a call to another thread and back takes longer than most of what a start,
+or a read, asks of SQLite.  Nothing waits for anything else here, so what the thread would do
 can as well be done at once.  And the frames of a log, of which each has a checksum
 of its own, are the same in one disk after the other: they are summed once.
 
