@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ class Load:
     def __init__(self, seed: str, uid: int, answered: Callable[[int], None] | None = None) -> None:
         self.random = Random(seed)  # noqa: S311 - repeatable, not secret
         self.requests: list[Request] = []
+        self._mark = f"{zlib.crc32(seed.encode()):08x}"  # of keys: an earlier load had others
         self._uid = uid
         self._answered = answered or (lambda _: None)  # told the newest request that was
         self._made = 0
@@ -108,7 +110,8 @@ class Load:
                 if made and self.random.random() < 0.2:
                     requests.append(dict(self.random.choice(made)))
                 else:
-                    requests.append(self._append("keyed", key=f"k{self._lives}-{self._made:04}"))
+                    key = f"k{self._lives}-{self._made:04}-{self._mark}"
+                    requests.append(self._append("keyed", key=key))
             made += requests
             yield requests
 
