@@ -14,12 +14,16 @@ import pytest
 
 from agent_journal.errors import DamagedError, JournalError, StorageFailedError, StorageFullError
 from agent_journal.model import Micros
+from agent_journal.store.attached import unfinished_of
+from agent_journal.store.attachment import Attachment, Command, Owner
 from agent_journal.store.base import Filter
 from agent_journal.store.checkpoints import Checkpoints
 from agent_journal.store.integrity import APPLICATION_ID
 from agent_journal.store.page_sums import Flags, PageSums, sums_path
+from agent_journal.store.rebuilding import rebuild
 from agent_journal.store.sql import MIGRATIONS, SCHEMA_VERSION
 from agent_journal.store.sqlite import SqliteStore
+from agent_journal.store.verification import verify
 from agent_journal.store.wal_scan import scan, wal_path
 from agent_journal.testing.plain_journal import PlainJournal
 
@@ -72,6 +76,13 @@ def content(path: Path) -> dict[str, bytes]:
 
 def pages_of(path: Path) -> int:
     return path.stat().st_size // PAGE
+
+
+def sum_up(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    with PageSums.create(sums_path(path), PAGE) as sums:
+        sums.add_whole_file(descriptor)
+    os.close(descriptor)
 
 
 def flip(path: Path, at: int, bit: int = 3) -> None:
@@ -554,10 +565,11 @@ class TestLog:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(change)
             connection.commit()
-        descriptor = os.open(path, os.O_RDONLY)
-        with PageSums.create(sums_path(path), PAGE) as sums:
-            sums.add_whole_file(descriptor)
-        os.close(descriptor)
+        return await self.refused(path)
+
+    async def refused(self, path: Path) -> DamagedError:
+        """Have the sums of the pages be right, and everything be read."""
+        sum_up(path)
         with pytest.raises(DamagedError) as found:
             await self.read_all(path)
         return found.value
@@ -580,12 +592,15 @@ class TestLog:
                 ):
                     sequence += len(some_entries)
                 assert sequence == record.next_sequence
+            assert len(await store.unfinished(after=-1, limit=9)) == 1
         finally:
             await store.close()
 
     @pytest.fixture
     async def closed(self, journal: PlainJournal, path: Path) -> Path:
         await write(journal, 40, size=400)
+        journal.attach("a", Attachment(Owner(4711), command=Command(("run",), "/")))
+        await journal.commit()
         store = journal.store
         assert isinstance(store, SqliteStore)
         await store.settle_all()
@@ -608,10 +623,41 @@ class TestLog:
             "UPDATE agents SET uid = 1001",
             "UPDATE agents SET epoch = 3",
             "UPDATE agents SET state = 'completed'",
+            "UPDATE agents SET attachment = replace(attachment, '4711', '4712')",
+            "UPDATE agents SET command = replace(command, 'run', 'rum')",
+            "UPDATE agents SET command = NULL",
         ],
     )
     async def test_it_is_not_served(self, closed: Path, change: str) -> None:
         await self.damaged(closed, change)
+
+    async def test_nor_what_only_the_index_of_the_recovery_tells(self, closed: Path) -> None:
+        """It starts nobody, and buries nobody, by what was not written."""
+        flip(closed, self.in_the_index_of_the_recovery(closed, b"4711"))
+        assert "the row of agent number 1" in str(await self.refused(closed))
+        (problem,) = verify(closed).problems
+        assert problem.text == "the index agents_attached names other agents than there are"
+
+    def in_the_index_of_the_recovery(self, path: Path, text: bytes) -> int:
+        """Return where *text* is in the one page that it has."""
+        with closing(sqlite3.connect(path)) as connection:
+            query = "SELECT rootpage FROM sqlite_master WHERE name = 'agents_attached'"
+            (root,) = connection.execute(query).fetchone()
+        return path.read_bytes().index(text, (root - 1) * PAGE, root * PAGE)
+
+    async def test_what_is_left_of_a_damaged_one_has_its_commands(self, closed: Path) -> None:
+        """And its agents, whose owners of before are not believed in any more."""
+        flip(closed, self.in_the_index_of_the_recovery(closed, b"4711"))
+        new = closed.with_name("new.db")
+        rebuild(verify(closed), new, lambda _entry, _key: None)
+        sum_up(new)
+        again = await opened(new)
+        try:
+            (record, _), _ = await again.agents(uid=None, state=None, kind=None, after=-1, limit=9)
+            assert record.attachment == Attachment(command=Command(("run",), "/"))
+            assert await again.unfinished(after=-1, limit=9) == [unfinished_of(record)]
+        finally:
+            await again.close()
 
     async def test_rows_that_were_swept_are_not_missing(
         self, journal: PlainJournal, path: Path
@@ -622,6 +668,8 @@ class TestLog:
             journal.compact("ab"[round_ % 2])
             await journal.commit()
             await journal.keep_house()
+        journal.attach("a", Attachment(Owner(1)))
+        await journal.commit()
         await journal.check()
         store = journal.store
         assert isinstance(store, SqliteStore)

@@ -6,11 +6,23 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from agent_journal.store.attachment import Attachment, Owner
+from msgspec.structs import replace
+
+from agent_journal.model import AgentId
+from agent_journal.store.attachment import (
+    Attachment,
+    Command,
+    Owner,
+    Standing,
+    attachment_text,
+)
+from agent_journal.store.base import AgentChange, Batch
 from agent_journal.store.integrity import APPLICATION_ID
+from agent_journal.store.page_sums import PageSums, sums_path
+from agent_journal.store.records import checksum_of
 from agent_journal.store.sql import MIGRATIONS, QUERIES, SCHEMA_VERSION
 from agent_journal.store.sqlite import SqliteStore
-from agent_journal.testing.plain_journal import PlainJournal
+from agent_journal.testing.plain_journal import OWNER, PlainJournal
 
 
 async def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -45,16 +57,77 @@ async def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Pa
 
 
 def test_the_recovery_reads_an_index() -> None:
-    """And not the agents that have ended, however many they are."""
+    """And not the agents that have ended, nor the rows of those that have not."""
     with closing(sqlite3.connect(":memory:")) as connection:
         for script in MIGRATIONS:
             connection.executescript(script)
-        plan = connection.execute(
-            "EXPLAIN QUERY PLAN SELECT number FROM agents INDEXED BY agents_attached"
-            " WHERE attachment IS NOT NULL AND first_position > 5 ORDER BY first_position LIMIT 9"
-        ).fetchall()
-    assert len(plan) == 1
-    assert "USING INDEX agents_attached (first_position>?)" in plan[0][3]
+        query = f"EXPLAIN QUERY PLAN {QUERIES['agents_attached']}"
+        (plan,) = connection.execute(query, (5, 9)).fetchall()
+    assert plan[3] == "SEARCH agents USING COVERING INDEX agents_attached (first_position>?)"
+
+
+def test_settling_writes_nothing_that_the_recovery_reads() -> None:
+    """It is done for thousands of agents at once; only what changes an agent's state does."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for script in MIGRATIONS:
+            connection.executescript(script)
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'agents_attached'"
+        (root,) = connection.execute(query).fetchone()
+
+        def is_written_by(name: str) -> bool:
+            values = [0] * QUERIES[name].count("?")
+            program = connection.execute(f"EXPLAIN {QUERIES[name]}", values).fetchall()
+            return root in {line[3] for line in program if line[1] == "OpenWrite"}
+
+        assert is_written_by("put_agent")
+        assert is_written_by("update_agent")
+        assert not is_written_by("settle_agents")
+        assert not is_written_by("insert_rows")
+
+
+async def test_a_command_of_before_is_where_it_was_until_its_agent_changes(
+    tmp_path: Path,
+) -> None:
+    """Within the attachment, whose checksum covers it; from then on it is apart."""
+    path = tmp_path / "journal.db"
+    attachment = Attachment(Owner(5), command=Command(("run", "it"), "/", {"NAME": "value"}))
+    whole = attachment_text(attachment)
+    checksum = checksum_of(1, OWNER, "a", "running", "k", 3, 2, None, whole)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"{' '.join(MIGRATIONS[:4])} PRAGMA application_id={APPLICATION_ID};"
+            "PRAGMA user_version=4;"
+        )
+        connection.execute(
+            "INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts,"
+            " first_position, created_at, updated_at, next_sequence, last_iteration, key_high,"
+            " attachment, checksum) VALUES (1, ?, 'a', 'running', 'k', 3, 2, 0, 5, 6, 0, 0, '',"
+            " ?, ?)",
+            (OWNER, whole, checksum),
+        )
+        connection.execute("UPDATE marks SET value = 1 WHERE name != 'whole_from'")
+        connection.commit()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        PageSums.create(sums_path(path), page_bytes).close()
+    store = SqliteStore(path, free_bytes_min=0)
+    await store.open()
+    try:
+        (agent,) = await store.unfinished(after=-1, limit=10)
+        assert (agent.agent_id, agent.kind, agent.epoch, agent.attempts) == ("a", "k", 3, 2)
+        assert agent.attachment == Standing(Owner(5))
+        (record,) = await store.load([(OWNER, AgentId("a"))])
+        assert record is not None
+        assert record.attachment == attachment
+        changed = replace(record, attachment=replace(attachment, owner=Owner(6)))
+        change = AgentChange(0, changed, record.state, has_entry=False)
+        await store.commit(Batch(changes=[change]))
+        assert await store.load([(OWNER, AgentId("a"))]) == [changed]
+    finally:
+        await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        stored, command = connection.execute("SELECT attachment, command FROM agents").fetchone()
+    assert "NAME" not in stored
+    assert "NAME" in command
 
 
 async def test_what_had_ended_before_is_found_by_retention(tmp_path: Path) -> None:

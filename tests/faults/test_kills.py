@@ -308,7 +308,7 @@ def judge_of(version: int) -> Callable[[FaultyDaemon], None]:
 
 @pytest.mark.sized
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_migration_that_is_killed_at_any_call_loses_nothing(  # noqa: PLR0913, PLR0917 - fixtures
     killer: Killer, tmp_path: Path, version: int, size: Size, seed: str, figures: Figures
 ) -> None:
@@ -324,7 +324,7 @@ def test_a_migration_that_is_killed_at_any_call_loses_nothing(  # noqa: PLR0913,
     assert not bad, "\n".join(bad)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "failing"])
 def test_a_migration_on_a_disk_that_fails_is_tried_again(
     killer: Killer, tmp_path: Path, version: int, error: int

@@ -26,6 +26,7 @@ from agent_journal.store.base import (
     Filter,
     Scan,
     Space,
+    Unfinished,
 )
 from agent_journal.store.memory import MemoryStore
 from agent_journal.testing.virtual_loop import VirtualLoop, VirtualProcess
@@ -234,7 +235,7 @@ class SimulatedStore:
         await self._pass()
         return await self._disk.store.agents_named(uid, prefix, after=after, limit=limit)
 
-    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+    async def unfinished(self, *, after: int, limit: int) -> list[Unfinished]:
         """Return agents that have an attachment."""
         await self._pass()
         return await self._disk.store.unfinished(after=after, limit=limit)

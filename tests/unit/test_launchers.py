@@ -337,6 +337,8 @@ class TestFiles:
         assert files.has_any(ME, A)
         assert not files.has_any(ME, AgentId("a.b"))
         assert not files.has_any(ME, AgentId(f"../{ME}/a"))
+        (files.root / "lost+found" / "a").mkdir(parents=True)
+        assert AttemptFiles(files.root).has_any(ME, A), "the next daemon finds it"
         files.remove(ME, A)
         assert not files.has_any(ME, A)
 

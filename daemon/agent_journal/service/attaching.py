@@ -29,7 +29,7 @@ from ..errors import (
 from ..lifecycle import Change, advance, is_terminal, leads_to
 from ..model import AgentId, AgentState, Uid
 from ..store.attachment import NOTHING, Attachment, Incident
-from ..store.base import AgentRecord
+from ..store.base import AgentRecord, Unfinished
 from ..wire import check_agent_id, micros_from
 from ..wire_requests import Attach, Detach
 from .amending import Amendment, head_of, next_epoch, settle
@@ -337,7 +337,7 @@ async def update_attachment(
 # Owners that are gone
 
 
-def keep_living_owner(context: Context, record: AgentRecord) -> bool:
+def keep_living_owner(context: Context, record: Unfinished | AgentRecord) -> bool:
     """Tell whether the owner of a running agent lives on; it is watched from now on.
 
     For the recovery at start, of a record that ``store.unfinished`` gave.

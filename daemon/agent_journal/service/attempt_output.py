@@ -80,8 +80,9 @@ class AttemptFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._root = os.fspath(root)
         self._new_agents = 0
+        # Of whom there is anything; only this daemon makes directories here.
+        self._known: set[tuple[int, str]] | None = None
 
     def directory(self, uid: Uid, agent_id: AgentId, attempt: int) -> Path:
         """Return where the traces of an attempt are, or would be."""
@@ -105,6 +106,8 @@ class AttemptFiles:
         if directory.exists():  # of an agent that was compacted and began again
             shutil.rmtree(directory)
         directory.mkdir(mode=0o700, parents=True)
+        if self._known is not None:
+            self._known.add((uid, agent_id))
         descriptor = os.open(
             directory / "spec", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
@@ -118,21 +121,31 @@ class AttemptFiles:
             return
         ended = [
             (agent.stat().st_mtime_ns, agent)
-            for uid in _entries(self.root)
-            for agent in _entries(uid)
+            for agent in self._agents()
             if all((attempt / "status.json").exists() for attempt in _entries(agent))
         ]
         ended.sort()
         for _, agent in ended[: max(len(ended) - AGENTS_KEPT_MAX, 0)]:
-            shutil.rmtree(agent, ignore_errors=True)
+            self._drop(agent)
 
     def has_any(self, uid: Uid, agent_id: AgentId) -> bool:
         """Tell whether anything is there of an agent: of most, no attempt was ever launched.
 
-        Asked for each agent that a start finds, so by one system call and no more.
+        Asked for each agent that a start finds, so they are looked for once, all together.
         """
-        path = f"{self._root}/{int(uid)}/{agent_id}"
-        return is_agent_id(agent_id) and os.access(path, os.F_OK)
+        if self._known is None:
+            known = self._known = set()  # before the look: who prepares meanwhile adds to it
+            known.update(map(_name_of, self._agents()))
+        return (uid, agent_id) in self._known
+
+    def _agents(self) -> list[Path]:
+        owners = [path for path in _entries(self.root) if path.name.isdecimal()]
+        return [agent for owner in owners for agent in _entries(owner)]
+
+    def _drop(self, agent: Path) -> None:
+        shutil.rmtree(agent, ignore_errors=True)
+        if self._known is not None:
+            self._known.discard(_name_of(agent))
 
     def attempts(self, uid: Uid, agent_id: AgentId) -> list[Path]:
         """Return the directories of an agent's attempts that are kept."""
@@ -141,7 +154,7 @@ class AttemptFiles:
 
     def remove(self, uid: Uid, agent_id: AgentId) -> None:
         """Remove all traces of an agent."""
-        shutil.rmtree(self.directory(uid, agent_id, 0).parent, ignore_errors=True)
+        self._drop(self.directory(uid, agent_id, 0).parent)
 
     @staticmethod
     def _drop_old(agent: Path, kept: int) -> None:
@@ -151,6 +164,10 @@ class AttemptFiles:
         )
         for path in numbered[: max(len(numbered) - kept, 0)]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _name_of(agent: Path) -> tuple[int, str]:
+    return int(agent.parent.name), agent.name
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..model import AgentState
-from ..store.base import AgentRecord
+from ..store.base import AgentRecord, Unfinished
 from .launchers import Attempt, Launchers
 from .resume_policy import Cause
 
@@ -44,7 +44,7 @@ class Launched:
     then: Cause | None = None  # why to start the agent again when this has ended
 
 
-def find_again(launchers: Launchers, record: AgentRecord) -> Launched | None:
+def find_again(launchers: Launchers, record: Unfinished | AgentRecord) -> Launched | None:
     """Return what goes on of an agent: its present attempt or, if that does not, an earlier one.
 
     An earlier one holds nothing any more; but an agent is not to run twice at once,

@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 
 from ..model import AgentId, Uid
 from ..store.attachment import Command
-from ..store.base import AgentRecord
+from ..store.base import AgentRecord, Unfinished
 from . import attempt_keeper
 from .attempt_output import (
     AttemptFiles,
@@ -179,7 +179,7 @@ def filled(argv: tuple[str, ...], agent_id: AgentId, attempt: int) -> list[str]:
     return [word.replace(AGENT_ID, agent_id).replace(ATTEMPT, str(attempt)) for word in argv]
 
 
-def sequence_of(record: AgentRecord) -> int:
+def sequence_of(record: Unfinished | AgentRecord) -> int:
     """Return where an agent's present attempt began."""
     return record.attachment.attempt_sequence if record.attachment is not None else 0
 
@@ -321,7 +321,7 @@ class Launchers:
             "AGENT_JOURNAL_ATTEMPT": str(attempt),
         }
 
-    def find(self, record: AgentRecord) -> Attempt | None:
+    def find(self, record: Unfinished | AgentRecord) -> Attempt | None:
         """Return an agent's present attempt, if it was launched in this boot; over or not."""
         if not self._files.has_any(record.uid, record.agent_id):
             return None
@@ -330,7 +330,7 @@ class Launchers:
             withdraw(directory)  # a keeper that is on its way is late, or was sooner than this
         return self._kept(directory, sequence_of(record))
 
-    def find_living(self, record: AgentRecord) -> tuple[int, Attempt] | None:
+    def find_living(self, record: Unfinished | AgentRecord) -> tuple[int, Attempt] | None:
         """Return one of an agent's attempts that goes on, whichever it is, and its number."""
         if not self._files.has_any(record.uid, record.agent_id):
             return None

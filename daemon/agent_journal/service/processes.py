@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import select
 from collections.abc import Callable
@@ -77,9 +76,10 @@ def find_process(pid: int) -> PidfdProcess | None:
     """Return the process *pid*, or ``None`` where none such can be seen from here."""
     if pid <= 0:
         return None
-    with contextlib.suppress(OSError):
+    try:
         return PidfdProcess(pid, os.pidfd_open(pid))
-    return None
+    except OSError:
+        return None
 
 
 def start_time_of(pid: int) -> int | None:

@@ -12,7 +12,7 @@ import asyncio
 from itertools import islice
 from typing import Final
 
-from ..store.base import AgentRecord
+from ..store.base import Unfinished
 from .context import Context
 from .supervisor import Supervisor
 from .unfinished import unfinished
@@ -22,25 +22,25 @@ REST: Final = 3  # times as long as a burial took, the others have the daemon fo
 REST_SECONDS_MAX: Final = 1.0  # what a burial waited for a slow disk was nobody's loss
 
 
-async def recover(context: Context, supervisor: Supervisor) -> list[AgentRecord]:
+async def recover(context: Context, supervisor: Supervisor) -> list[Unfinished]:
     """Find every unfinished agent; return those whose attempts are to be buried."""
-    lost: list[AgentRecord] = []
+    lost: list[Unfinished] = []
     count = 0
-    async for record in unfinished(context):
+    async for agent in unfinished(context):
         count += 1
-        if not supervisor.found(record):
-            lost.append(record)
+        if not supervisor.found(agent):
+            lost.append(agent)
     if count:
         context.log.info("recovery_finished", unfinished=count, interrupted=len(lost))
     return lost
 
 
-async def bury(context: Context, supervisor: Supervisor, lost: list[AgentRecord]) -> None:
+async def bury(context: Context, supervisor: Supervisor, lost: list[Unfinished]) -> None:
     """Record the ends of attempts that nobody saw, in order, and queue their agents."""
     waiting = iter(lost)
-    while records := list(islice(waiting, BURIED_AT_ONCE)):
+    while agents := list(islice(waiting, BURIED_AT_ONCE)):
         begun = context.clock.monotonic()
-        await asyncio.gather(*(supervisor.bury(record) for record in records))
+        await asyncio.gather(*(supervisor.bury(agent) for agent in agents))
         took = context.clock.monotonic() - begun
         await asyncio.sleep(min(REST * took, REST_SECONDS_MAX))
     if lost:

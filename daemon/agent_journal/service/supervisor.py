@@ -20,7 +20,7 @@ from typing import Any, Final
 from ..errors import JournalError, ShuttingDownError
 from ..model import AgentId, AgentState, Micros, Uid
 from ..store.attachment import NOTHING, Incident
-from ..store.base import AgentRecord
+from ..store.base import AgentRecord, Unfinished
 from . import attaching
 from .amending import settle, surely
 from .attempt_output import Outcome, cleaned
@@ -74,9 +74,9 @@ class Supervisor:
 
     async def _find_startable(self) -> None:
         """Queue those again whom only the configuration kept from being started."""
-        async for record in unfinished(self._context):
-            if record.state in _STARTABLE and self._tasks is not None:
-                self.found(record)
+        async for agent in unfinished(self._context):
+            if agent.state in _STARTABLE and self._tasks is not None:
+                self.found(agent)
 
     def begin(self, tasks: asyncio.TaskGroup) -> None:
         """Start agents from now on; each on its way is one of *tasks*."""
@@ -185,7 +185,7 @@ class Supervisor:
 
     # What the recovery at start finds
 
-    def found(self, record: AgentRecord) -> bool:
+    def found(self, record: Unfinished | AgentRecord) -> bool:
         """Take over an unfinished agent as it is; return False where its attempt is lost."""
         name = record.uid, record.agent_id
         attachment = record.attachment or NOTHING
@@ -218,7 +218,7 @@ class Supervisor:
                 pass
         return True
 
-    def _goes_on(self, record: AgentRecord) -> bool:
+    def _goes_on(self, record: Unfinished | AgentRecord) -> bool:
         """Tell whether something of an attempt that had attached lives; it is watched."""
         is_there = self._find_again(record)
         is_kept = attaching.keep_living_owner(self._context, record)
@@ -226,7 +226,7 @@ class Supervisor:
             self._schedule.after((Alarm.LINGER, (record.uid, record.agent_id)), LINGER_SECONDS)
         return is_there or is_kept
 
-    def _find_again(self, record: AgentRecord) -> bool:
+    def _find_again(self, record: Unfinished | AgentRecord) -> bool:
         """Take over what goes on of an agent; tell whether that is its present attempt."""
         name = record.uid, record.agent_id
         if name not in self._launched and (found := find_again(self._launchers, record)):
@@ -234,11 +234,11 @@ class Supervisor:
         launched = self._launched.get(name)
         return launched is not None and launched.number == record.attempts
 
-    async def bury(self, record: AgentRecord) -> None:
+    async def bury(self, record: Unfinished | AgentRecord) -> None:
         """Record that an attempt ended while nobody looked, and queue its agent."""
         await self._guarded((record.uid, record.agent_id), self._bury(record))
 
-    async def _bury(self, record: AgentRecord) -> None:
+    async def _bury(self, record: Unfinished | AgentRecord) -> None:
         name = uid, agent_id = record.uid, record.agent_id
         self._restarted.add(name)
         try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ..errors import DamagedError, JournalError
-from ..store.base import AgentRecord
+from ..store.base import Unfinished
 from .context import Context
 
 SLICE_AGENTS: Final = 500
@@ -16,16 +16,16 @@ RETRY_SECONDS: Final = 1.0
 _NONE_YET: Final = -1
 
 
-async def unfinished(context: Context) -> AsyncIterator[AgentRecord]:
+async def unfinished(context: Context) -> AsyncIterator[Unfinished]:
     """Yield each agent that was attached to and has not ended."""
     after = _NONE_YET
-    while records := await _slice(context, after):
-        for record in records:
-            yield record
-        after = records[-1].first_position
+    while agents := await _slice(context, after):
+        for agent in agents:
+            yield agent
+        after = agents[-1].first_position
 
 
-async def _slice(context: Context, after: int) -> list[AgentRecord]:
+async def _slice(context: Context, after: int) -> list[Unfinished]:
     """Read on; what is only now not to be had is asked for again, never passed over."""
     while True:
         try:

@@ -19,7 +19,7 @@ from typing import NamedTuple, NewType, Protocol
 import msgspec
 
 from ..model import AgentId, AgentState, Micros, Position, Sequence, Uid
-from .attachment import Attachment
+from .attachment import Attachment, Standing
 
 # The identity of one history of an agent inside the store: compacting an agent
 # gives it a new one, so entries of the old history can never be taken for new.
@@ -47,6 +47,23 @@ class AgentRecord(msgspec.Struct):
     last_iteration: int = 0
     key_high: str = ""  # the greatest idempotency key that was ever used
     attachment: Attachment | None = None  # none: nobody ever attached, or it has ended
+
+
+class Unfinished(msgspec.Struct):
+    """What a start needs to know of an agent that has an attachment.
+
+    Not its counters, which change with its entries, nor its command: this is read
+    of all such agents at once, and those of one that is to be started then.
+    """
+
+    uid: Uid
+    agent_id: AgentId
+    state: AgentState
+    kind: str | None
+    epoch: int
+    attempts: int
+    first_position: Position
+    attachment: Standing
 
 
 class NewEntry(msgspec.Struct, gc=False):
@@ -248,7 +265,7 @@ class Store(Protocol):
         """
         ...
 
-    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+    async def unfinished(self, *, after: int, limit: int) -> list[Unfinished]:
         """Return agents that have an attachment, of those behind position *after*.
 
         In order of first position.  A slice: at most *limit*, or fewer; none is

@@ -23,8 +23,9 @@ from typing import Final
 from ..errors import DamagedError, StorageFailedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Uid
 from ..model import Sequence as SequenceNumber
+from .attached import unfinished
 from .backup import PageCopy
-from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter
+from .base import AgentChange, AgentNumber, AgentRecord, Copy, Entry, Filter, Unfinished
 from .census import Census
 from .checkpoints import SCRUB_PAGES, Checkpoints
 from .ended import Ended
@@ -445,10 +446,9 @@ class Database:
         rows = self._query("agents_named", uid, begin, end, limit).fetchall()
         return [record for record in map(record_from, rows) if record is not None]
 
-    def unfinished(self, after: int, limit: int) -> list[AgentRecord]:
+    def unfinished(self, after: int, limit: int) -> list[Unfinished]:
         """Return up to *limit* agents with an attachment, by first position."""
-        rows = self._query("agents_attached", after, limit).fetchall()
-        return [record for record in map(record_from, rows) if record is not None]
+        return unfinished(self._query, after, limit)
 
     # Housekeeping
 

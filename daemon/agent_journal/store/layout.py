@@ -48,6 +48,8 @@ class Agent(NamedTuple):
     last_iteration: int
     key_high: str
     attachment: str | None
+    checksum: int | None
+    command: str | None
 
 
 @dataclass(slots=True)
@@ -174,7 +176,7 @@ def _agent(number: int, values: list[Value]) -> Agent | None:
     """Return an agent, if this is a row of one."""
     if len(values) < AGENT_VALUES_MIN:
         return None
-    values = [number, *values[1:15]]
+    values = [number, *values[1 : len(Agent._fields)]]
     values += [None] * (len(Agent._fields) - len(values))
     try:
         for value, kind in zip(values, _AGENT_TYPES, strict=True):
@@ -188,5 +190,5 @@ def _agent(number: int, values: list[Value]) -> Agent | None:
 _TEXT: Final = (str, type(None))
 _AGENT_TYPES: Final = (
     (int,), (int,), (str,), (str,), _TEXT, (int,), (int,), _TEXT,
-    (int,), (int,), (int,), (int,), (int,), (str,), _TEXT,
+    (int,), (int,), (int,), (int,), (int,), (str,), _TEXT, (int, type(None)), _TEXT,
 )  # fmt: skip

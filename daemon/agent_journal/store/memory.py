@@ -8,6 +8,7 @@ from collections.abc import Sequence as Seq
 from msgspec.structs import replace
 
 from ..model import TERMINAL, AgentId, AgentState, Micros, Position, Sequence, Uid
+from .attached import unfinished_of
 from .base import (
     AgentChange,
     AgentCounts,
@@ -20,6 +21,7 @@ from .base import (
     Filter,
     Scan,
     Space,
+    Unfinished,
 )
 from .records import is_wanted
 
@@ -232,15 +234,15 @@ class MemoryStore:
         )
         return [replace(self._agents[uid, agent_id]) for agent_id in names[:limit]]
 
-    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+    async def unfinished(self, *, after: int, limit: int) -> list[Unfinished]:
         """Return agents that have an attachment, by first position."""
         found = [
-            record
+            agent
             for record in self._agents.values()
-            if record.attachment is not None and record.first_position > after
+            if record.first_position > after and (agent := unfinished_of(record)) is not None
         ]
-        found.sort(key=lambda record: record.first_position)
-        return [replace(record) for record in found[:limit]]
+        found.sort(key=lambda agent: agent.first_position)
+        return found[:limit]
 
     async def ended_groups(self) -> list[EndedGroup]:
         """Return of which states and kinds there are agents that have ended."""

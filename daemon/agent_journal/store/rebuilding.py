@@ -124,10 +124,12 @@ def _agents(layout: Layout, found: Survey) -> dict[int, Kept]:
 
 def _record(agent: Agent) -> AgentRecord | None:
     try:
-        attachment = attachment_from(agent.attachment)
+        attachment = attachment_from(agent.attachment, agent.command)
+        columns = agent._asdict()
+        del columns["checksum"], columns["command"]
         return AgentRecord(
             **{
-                **agent._asdict(),
+                **columns,
                 "state": AgentState(agent.state),
                 "attachment": attachment and replace(attachment, owner=None),
             }

@@ -4,6 +4,7 @@ A row carries a checksum of what decides whose the agent is and who may write fo
 it, so that a bit that flips there while the daemon runs, before the scrub comes
 by, gives nobody another's agent.  It is made where these columns are written, by
 a few statements that are run when an agent's state changes, not for its entries.
+The command has one to itself: it may be large, and is not always read.
 
 It does not cover the counters, which settling moves forward in SQL for thousands
 of agents at once.  Nothing hangs on them alone: the entries say what follows
@@ -16,17 +17,19 @@ asked for; a key leads to an entry that is compared with what its caller sends.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, Final
 
 from ..errors import DamagedError
 from ..model import AgentState, Micros
-from .attachment import attachment_from, attachment_text
+from .attachment import attachment_from, stored_texts
 from .base import AgentRecord, Filter
+
+_NONE: Final = "\1"  # in a checksum; nothing that is stored is that
 
 
 def agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
     """Return the values of an agent that begins at *position*."""
-    attachment = attachment_text(record.attachment)
+    attachment, command = stored_texts(record.attachment)
     return (
         record.number,
         record.uid,
@@ -41,12 +44,14 @@ def agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
         record.updated_at,
         attachment,
         _checksum_of(record, attachment),
+        command,
+        _command_checksum(record.uid, record.agent_id, command),
     )
 
 
 def changed_values(record: AgentRecord) -> tuple[object, ...]:
     """Return the values of an agent that changed without an entry."""
-    attachment = attachment_text(record.attachment)
+    attachment, command = stored_texts(record.attachment)
     return (
         record.state,
         record.kind,
@@ -55,6 +60,8 @@ def changed_values(record: AgentRecord) -> tuple[object, ...]:
         record.reason,
         attachment,
         _checksum_of(record, attachment),
+        command,
+        _command_checksum(record.uid, record.agent_id, command),
         record.number,
     )
 
@@ -73,18 +80,35 @@ def _checksum_of(record: AgentRecord, attachment: str | None) -> int:
     )
 
 
-def checksum_of(*columns: object) -> int:
-    """Return the checksum of an agent's columns, the last of them its attachment.
+def checksum_of(  # noqa: PLR0913, PLR0917 - the columns
+    number: int,
+    uid: int,
+    agent_id: str,
+    state: str,
+    kind: str | None,
+    epoch: int,
+    attempts: int,
+    reason: str | None,
+    attachment: str | None,
+) -> int:
+    """Return the checksum of an agent's columns.
 
-    That has half of it to itself: it may be large, and is not always read.
+    The attachment has half of it to itself: it is not always read.
     """
-    *fields, attachment = columns
-    return _half(fields) & 0x7FFF_FFFF | _half([attachment]) << 31
+    kind = _NONE if kind is None else kind
+    reason = _NONE if reason is None else reason
+    attachment = _NONE if attachment is None else attachment
+    # In one go: a start does this for each agent that is unfinished.
+    fields = f"{number}\0{uid}\0{agent_id}\0{state}\0{kind}\0{epoch}\0{attempts}\0{reason}"
+    return _crc(fields) & 0x7FFF_FFFF | _crc(attachment) << 31
 
 
-def _half(values: list[object]) -> int:
-    text = "\0".join("\1" if value is None else str(value) for value in values)
+def _crc(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def _command_checksum(uid: int, agent_id: str, command: str | None) -> int | None:
+    return None if command is None else _crc(f"{uid}\0{agent_id}\0{command}")
 
 
 def record_from(row: tuple[Any, ...] | None, *, has_attachment: bool = True) -> AgentRecord | None:
@@ -96,11 +120,14 @@ def record_from(row: tuple[Any, ...] | None, *, has_attachment: bool = True) -> 
     if row is None:
         return None
     uid, agent_id, number, state, kind, epoch, attempts, reason, position, *rest = row
-    created_at, updated_at, next_sequence, last_iteration, key_high, attachment, checksum = rest
+    created_at, updated_at, next_sequence, last_iteration, key_high, *rest = rest
+    attachment, checksum, command, command_checksum = rest
     if checksum is not None:
         found = checksum_of(number, uid, agent_id, state, kind, epoch, attempts, reason, attachment)
         if (found ^ checksum) & (-1 if has_attachment else 0x7FFF_FFFF):
-            raise DamagedError(f"the row of agent number {number} is not what was written")
+            raise damaged_row(number)
+    if command_checksum != _command_checksum(uid, agent_id, command):
+        raise damaged_row(number)
     return AgentRecord(
         uid=uid,
         agent_id=agent_id,
@@ -116,8 +143,13 @@ def record_from(row: tuple[Any, ...] | None, *, has_attachment: bool = True) -> 
         next_sequence=next_sequence,
         last_iteration=last_iteration,
         key_high=key_high,
-        attachment=attachment_from(attachment),
+        attachment=attachment_from(attachment, command),
     )
+
+
+def damaged_row(number: int) -> DamagedError:
+    """Return the error that says that an agent's row is not what was written."""
+    return DamagedError(f"the row of agent number {number} is not what was written")
 
 
 def is_wanted(wanted: Filter, record: AgentRecord, position: int) -> bool:

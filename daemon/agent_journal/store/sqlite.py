@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from ..errors import JournalError, OverloadedError, StorageFullError
 from ..model import AgentId, AgentState, Position, Sequence, Uid
 from . import one_agent
-from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan
+from .base import AgentNumber, AgentRecord, Batch, Copy, Entry, Filter, Scan, Unfinished
 from .database import SLICE_ENTRIES
 from .history import KEYED_SLICE_ENTRIES, KeyedEntry, with_keys
 from .kept_file import KeptFile
@@ -315,12 +315,11 @@ class SqliteStore(KeptFile):
             found = await self._call(lambda: self._database.agents_named(uid, begin, end, size))
         return [self._up_to_date(record) for record in found]
 
-    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+    async def unfinished(self, *, after: int, limit: int) -> list[Unfinished]:
         """Return agents that have an attachment, by first position."""
         size = min(limit, AGENTS_SLICE)
         async with self._reader:
-            found = await self._call(lambda: self._database.unfinished(after, size))
-        return [self._up_to_date(record) for record in found]
+            return await self._call(lambda: self._database.unfinished(after, size))
 
     async def ended(
         self, state: AgentState, kind: str | None, *, before: int, limit: int

@@ -32,7 +32,7 @@ import msgspec
 
 from ..errors import DamagedError
 from ..model import TERMINAL, AgentState
-from .attachment import Attachment
+from .attachment import attachment_from
 from .base import Entry
 from .integrity import Part, inspect, wrong_pages
 from .layout import Agent, Layout, Problem
@@ -42,7 +42,6 @@ from .sql import SCHEMA_VERSION
 
 PROBLEMS_MAX: Final = 1000  # kept; beyond that they are counted
 PROGRESS_ROWS: Final = 256
-ENDED_SCHEMA: Final = 4  # from this version of the schema on there is an index of ended agents
 
 Progress = Callable[[str, int, int], None]  # what is looked at, how much of how much
 
@@ -205,20 +204,16 @@ class Journal:
             names.add(name)
             try:
                 AgentState(agent.state)
-                if agent.attachment is not None:
-                    msgspec.json.decode(agent.attachment, type=Attachment)
+                attachment_from(agent.attachment, agent.command)
             except (ValueError, msgspec.MsgspecError) as error:
                 self._report.add(f"agent {agent.agent_id} of uid {agent.uid}: {error}")
-        for index, columns in _AGENT_INDEXES.items():
-            if index not in self._layout.roots and self._report.schema < ENDED_SCHEMA:
+        for index_name, index in _AGENT_INDEXES.items():
+            if self._report.schema < index.since:
                 continue
-            whole = self.agents.values()
-            within = (
-                agent for agent in whole if index != "agents_ended" or agent.state in TERMINAL
-            )
-            expected = _sum_over(columns(agent) for agent in within)
-            if _sum_over(tuple(row) for row in self._layout.index(index)) != expected:
-                self._report.add(f"the index {index} names other agents than there are")
+            whole = filter(index.has, self.agents.values())
+            expected = _sum_over((*index.columns(agent), agent.number) for agent in whole)
+            if _sum_over(tuple(row) for row in self._layout.index(index_name)) != expected:
+                self._report.add(f"the index {index_name} names other agents than there are")
 
     # The index
 
@@ -405,15 +400,38 @@ def _sum_over(rows: Iterable[tuple[object, ...]]) -> int:
     return sum(zlib.crc32(repr(row).encode()) << 32 | 1 for row in rows)
 
 
-_AGENT_INDEXES: Final[dict[str, Callable[[Agent], tuple[object, ...]]]] = {
-    "sqlite_autoindex_agents_1": lambda agent: (agent.uid, agent.agent_id, agent.number),
-    "agents_by_uid": lambda agent: (agent.uid, agent.first_position, agent.number),
-    "agents_by_state": lambda agent: (
-        agent.state,
-        agent.uid,
-        agent.first_position,
-        agent.number,
+class _AgentIndex(NamedTuple):
+    """An index over agents."""
+
+    columns: Callable[[Agent], tuple[object, ...]]
+    has: Callable[[Agent], bool] = lambda _: True
+    since: int = 0  # the first schema in which it is as it is here
+
+
+_AGENT_INDEXES: Final = {
+    "sqlite_autoindex_agents_1": _AgentIndex(lambda agent: (agent.uid, agent.agent_id)),
+    "agents_by_uid": _AgentIndex(lambda agent: (agent.uid, agent.first_position)),
+    "agents_by_state": _AgentIndex(lambda agent: (agent.state, agent.uid, agent.first_position)),
+    "agents_by_position": _AgentIndex(lambda agent: (agent.first_position,)),
+    "agents_ended": _AgentIndex(
+        lambda agent: (agent.state, agent.kind or "", agent.updated_at),
+        has=lambda agent: agent.state in TERMINAL,
+        since=4,
     ),
-    "agents_ended": lambda agent: (agent.state, agent.kind or "", agent.updated_at, agent.number),
-    "agents_by_position": lambda agent: (agent.first_position, agent.number),
+    "agents_attached": _AgentIndex(
+        lambda agent: (
+            agent.first_position,
+            agent.uid,
+            agent.agent_id,
+            agent.state,
+            agent.kind,
+            agent.epoch,
+            agent.attempts,
+            agent.reason,
+            agent.attachment,
+            agent.checksum,
+        ),
+        has=lambda agent: agent.attachment is not None,
+        since=5,
+    ),
 }

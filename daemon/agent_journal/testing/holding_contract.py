@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ..model import AgentId, AgentState, Micros, Uid
-from ..store.attachment import Attachment, Command, Incident, Owner
+from ..store.attachment import Attachment, Command, Incident, Owner, Standing
+from ..store.base import Unfinished
 from .plain_journal import OWNER, PlainJournal, list_unfinished, read_all, scan_all
 
 FULL = Attachment(
@@ -64,8 +67,42 @@ class HoldingContract:
         expected = [n for n in range(40) if n % 3 == 0 and n % 9]
         for limit in (1, 4, 1000):
             found = await list_unfinished(journal.store, limit=limit)
-            owners = [record.attachment and record.attachment.owner for record in found]
+            owners = [agent.attachment.owner for agent in found]
             assert owners == [Owner(n) for n in expected]
+
+    async def test_an_unfinished_agent_is_told_as_it_is_less_its_command(
+        self, journal: PlainJournal
+    ) -> None:
+        """Which may be large, and which only who starts the agent asks for."""
+        journal.add("a", kind="k")
+        await journal.append("b")
+        large = Command(("x" * 30_000,), "/", {"NAME": "y" * 30_000})
+        for owner in (Owner(1), None):
+            journal.attach("a", replace(FULL, owner=owner), state=AgentState.RESUMING)
+            journal.attach("b", Attachment(owner=owner, command=large))
+            await journal.commit()
+            standing = Standing(owner, "python", Micros(5), ("approval", "stop"), True, 3)  # noqa: FBT003 - is_launched
+            standing = replace(standing, incident=FULL.incident)
+            known = {agent_id: journal.agent(agent_id).record for agent_id in ("a", "b")}
+            assert await list_unfinished(journal.store) == [
+                Unfinished(
+                    uid=OWNER,
+                    agent_id=AgentId(agent_id),
+                    state=state,
+                    kind=kind,
+                    epoch=known[agent_id].epoch,
+                    attempts=known[agent_id].attempts,
+                    first_position=known[agent_id].first_position,
+                    attachment=attachment,
+                )
+                for agent_id, state, kind, attachment in (
+                    ("a", AgentState.RESUMING, "k", standing),
+                    ("b", AgentState.RUNNING, None, Standing(owner=owner)),
+                )
+            ]
+            (record,) = await journal.store.load([(OWNER, AgentId("b"))])
+            assert record is not None
+            assert record.attachment == Attachment(owner=owner, command=large)
 
     async def test_an_attachment_outlives_a_compaction(self, journal: PlainJournal) -> None:
         await journal.append("a")
@@ -73,8 +110,11 @@ class HoldingContract:
         await journal.commit()
         journal.compact("a")
         await journal.commit()
-        (record,) = await list_unfinished(journal.store)
+        (record,) = await journal.store.load([(OWNER, AgentId("a"))])
+        assert record is not None
         assert (record.attachment, record.next_sequence) == (FULL, 0)
+        (agent,) = await list_unfinished(journal.store)
+        assert agent.attachment.owner == FULL.owner
         await journal.append("a")
         await journal.check()
 

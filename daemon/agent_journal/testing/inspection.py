@@ -24,7 +24,8 @@ import msgspec
 from ..model import TERMINAL, AgentId, Micros, Uid
 from ..service.config import Config
 from ..service.resume_policy import Cause, Limits, Progress, after, decide
-from ..store.base import AgentRecord, Entry, Filter, Store
+from ..store.attached import unfinished_of
+from ..store.base import AgentRecord, Entry, Filter, Store, Unfinished
 
 Name = tuple[Uid, AgentId]
 
@@ -75,7 +76,7 @@ async def inspect(store: Store, keys: Mapping[Name, Iterable[str]] | None = None
     agents = [record async for record in _agents(store, None)]
     entries = {_name(record): await _entries(store, record) for record in agents}
     scanned, next_position = await _scanned(store, Filter())
-    unfinished = [record async for record in _unfinished(store)]
+    unfinished = [agent async for agent in _unfinished(store)]
     by_name = {_name(record): record for record in agents}
     used = {
         name: {
@@ -98,16 +99,15 @@ async def inspect(store: Store, keys: Mapping[Name, Iterable[str]] | None = None
     return found
 
 
-def plan_of(unfinished: Iterable[AgentRecord], limits: Limits | None = None) -> list[str]:
+def plan_of(unfinished: Iterable[Unfinished], limits: Limits | None = None) -> list[str]:
     """Return what a start would do about each agent, in order, with nothing left to chance."""
     limits = limits or Config().resume
     plan = []
-    for record in unfinished:
-        assert record.attachment is not None  # noqa: S101 - that is what unfinished() asks for
-        incident = after(record.attachment.incident, Cause.RESTART, Progress(), limits)
+    for agent in unfinished:
+        incident = after(agent.attachment.incident, Cause.RESTART, Progress(), limits)
         decision = decide(incident, Cause.RESTART, limits, now=Micros(0), chance=0.0)
-        who = f"{record.uid} {record.agent_id} {record.state} epoch {record.epoch}"
-        plan.append(f"{who} attempts {record.attempts}: {decision}, {record.attachment}")
+        who = f"{agent.uid} {agent.agent_id} {agent.state} epoch {agent.epoch}"
+        plan.append(f"{who} attempts {agent.attempts}: {decision}, {agent.attachment}")
     return plan
 
 
@@ -123,11 +123,11 @@ async def _agents(store: Store, uid: Uid | None) -> AsyncIterator[AgentRecord]:
             yield record
 
 
-async def _unfinished(store: Store) -> AsyncIterator[AgentRecord]:
+async def _unfinished(store: Store) -> AsyncIterator[Unfinished]:
     after = -1
     while found := await store.unfinished(after=after, limit=LIMIT):
-        for record in found:
-            yield record
+        for agent in found:
+            yield agent
         after = found[-1].first_position
 
 
@@ -206,12 +206,12 @@ def _differences(found: Inspection, scanned: list[tuple[AgentRecord, Entry]]) ->
 
 
 def _wrong_unfinished(
-    agents: list[AgentRecord], unfinished: list[AgentRecord], again: list[AgentRecord]
+    agents: list[AgentRecord], unfinished: list[Unfinished], again: list[Unfinished]
 ) -> Iterator[str]:
     """Yield where who is to be resumed is not who is unfinished and was attached to."""
-    expected = [record for record in agents if record.attachment is not None]
+    expected = [agent for record in agents if (agent := unfinished_of(record)) is not None]
     if unfinished != expected:
-        missing = [_name(one) for one in expected if one not in unfinished]
+        missing = [(one.uid, one.agent_id) for one in expected if one not in unfinished]
         yield f"unfinished agents are wrong, or in another order; missing are {missing}"
     if again != unfinished:
         yield "unfinished agents, asked for twice, are not the same"

@@ -21,6 +21,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ..model import SEQUENCE_MAX, AgentId, AgentState, Micros, Position, Sequence, Uid
+from ..store.attached import unfinished_of
 from ..store.attachment import Attachment
 from ..store.base import (
     AgentChange,
@@ -32,6 +33,7 @@ from ..store.base import (
     Filter,
     NewEntry,
     Store,
+    Unfinished,
 )
 
 OWNER: Final = Uid(1000)
@@ -303,11 +305,8 @@ class PlainJournal:
         assert await list_all(self.store, limit=page, newest=True) == by_position[::-1]
         await self._check_names(page)
         await self._check_counts(known)
-        assert await list_unfinished(self.store, limit=page) == [
-            record
-            for record in sorted(known, key=lambda record: record.first_position)
-            if record.attachment is not None
-        ]
+        unfinished = [one for record in by_position if (one := unfinished_of(record))]
+        assert await list_unfinished(self.store, limit=page) == unfinished
         for agent in self.agents.values():
             await self._check_history(agent, page)
         found = await scan_all(self.store, limit=page)
@@ -427,9 +426,9 @@ async def list_named(
     return found
 
 
-async def list_unfinished(store: Store, *, after: int = -1, limit: int = 1000) -> list[AgentRecord]:
+async def list_unfinished(store: Store, *, after: int = -1, limit: int = 1000) -> list[Unfinished]:
     """Return the agents that have an attachment, listed in slices."""
-    found: list[AgentRecord] = []
+    found: list[Unfinished] = []
     while some := await store.unfinished(after=after, limit=limit):
         assert len(some) <= limit
         assert some[0].first_position > after

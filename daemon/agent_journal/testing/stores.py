@@ -24,6 +24,7 @@ from ..store.base import (
     Scan,
     Space,
     Store,
+    Unfinished,
 )
 
 
@@ -110,7 +111,7 @@ class _Wrapper:
         await self._pass("agents_named")
         return await self.store.agents_named(uid, prefix, after=after, limit=limit)
 
-    async def unfinished(self, *, after: int, limit: int) -> list[AgentRecord]:
+    async def unfinished(self, *, after: int, limit: int) -> list[Unfinished]:
         """Return agents that have an attachment."""
         await self._pass("unfinished")
         return await self.store.unfinished(after=after, limit=limit)

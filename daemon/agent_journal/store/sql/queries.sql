@@ -28,18 +28,20 @@ DELETE FROM log WHERE position = ?
 --: put_agent
 INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts, reason,
                     first_position, created_at, updated_at, attachment, checksum,
-                    next_sequence, last_iteration, key_high)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
+                    command, command_checksum, next_sequence, last_iteration, key_high)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')
 ON CONFLICT (number) DO UPDATE SET
     state = excluded.state, kind = excluded.kind, epoch = excluded.epoch,
     attempts = excluded.attempts, reason = excluded.reason,
     created_at = excluded.created_at, updated_at = excluded.updated_at,
-    attachment = excluded.attachment, checksum = excluded.checksum
+    attachment = excluded.attachment, checksum = excluded.checksum,
+    command = excluded.command, command_checksum = excluded.command_checksum
 
 --: update_agent
 -- A change that no entry tells of: the agent was last updated by its newest entry.
 UPDATE agents SET
-    state = ?, kind = ?, epoch = ?, attempts = ?, reason = ?, attachment = ?, checksum = ?
+    state = ?, kind = ?, epoch = ?, attempts = ?, reason = ?, attachment = ?, checksum = ?,
+    command = ?, command_checksum = ?
 WHERE number = ?
 
 --: renumber_agent
@@ -68,64 +70,65 @@ FROM settled WHERE agents.number = settled.number
 --: load_agent
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE uid = ? AND agent_id = ?
 
 --: load_agent_by_number
 -- Whose entry it is: asked for each of many, so without what may be large.
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, NULL, checksum
+       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, NULL, checksum,
+       NULL, NULL
 FROM agents WHERE number = ?
 
 --: agents_of_uid
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE uid = ? AND first_position > ? ORDER BY first_position LIMIT ?
 
 --: agents_of_uid_in_state
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents INDEXED BY agents_by_state
 WHERE uid = ? AND first_position > ? AND state = ? ORDER BY first_position LIMIT ?
 
 --: agents_of_all
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE first_position > ? ORDER BY first_position LIMIT ?
 
 --: newest_agents_of_uid
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE uid = ? AND first_position < ? ORDER BY first_position DESC LIMIT ?
 
 --: newest_agents_of_uid_in_state
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents INDEXED BY agents_by_state
 WHERE uid = ? AND first_position < ? AND state = ? ORDER BY first_position DESC LIMIT ?
 
 --: newest_agents_of_all
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE first_position < ? ORDER BY first_position DESC LIMIT ?
 
 --: agents_named
 -- From an id on, before another: those that begin alike lie side by side.
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents WHERE uid = ? AND agent_id >= ? AND agent_id < ? ORDER BY agent_id LIMIT ?
 
 --: agents_attached
-SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
-       first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+-- What the index holds, and nothing else: it leads to as many pages as there are agents.
+SELECT first_position, checksum, number, uid, agent_id, state, kind, epoch, attempts, reason,
+       attachment
 FROM agents INDEXED BY agents_attached
 WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
 
@@ -149,7 +152,7 @@ ORDER BY coalesce(kind, ''), updated_at LIMIT 1
 --: agents_ended
 SELECT uid, agent_id, number, state, kind, epoch, attempts, reason,
        first_position, created_at, updated_at, next_sequence, last_iteration, key_high, attachment,
-       checksum
+       checksum, command, command_checksum
 FROM agents INDEXED BY agents_ended
 WHERE state = ? AND state IN ('completed', 'failed', 'cancelled') AND coalesce(kind, '') = ?
       AND updated_at < ?
