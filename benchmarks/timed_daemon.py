@@ -7,12 +7,12 @@ from agent_journal.__main__ import main
 from agent_journal.service import app
 from agent_journal.service.context import Context
 from agent_journal.service.supervisor import Supervisor
-from agent_journal.store.base import AgentRecord
+from agent_journal.store.base import Unfinished
 
 recover = app.recover
 
 
-async def timed_recover(context: Context, supervisor: Supervisor) -> list[AgentRecord]:
+async def timed_recover(context: Context, supervisor: Supervisor) -> list[Unfinished]:
     """Do what the daemon does before it is ready, and tell what it took."""
     begun, cpu_begun = time.monotonic(), time.process_time()
     lost = await recover(context, supervisor)

@@ -6,6 +6,7 @@ it again, the daemon is stopped, and that process is ended: what the next start
 finds is what it would find after a reboot.
 """
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -18,6 +19,8 @@ from large_journal import Layout, build
 from machine import BENCHMARKS
 from measures import say
 from servers import Journal, ServerError, running
+
+from agent_journal.store.sqlite import SqliteStore
 
 FINISHED_PER_UNFINISHED = 100
 ENTRIES_EACH = 2
@@ -109,4 +112,14 @@ def copy(kept: ResumingJournal, directory: Path) -> ResumingJournal:
     for file in kept.directory.glob(f"{kept.database.name}*"):
         if not file.name.endswith(".lock"):
             shutil.copyfile(file, directory / file.name)
+    asyncio.run(_bring_up_to_date(journal.database))
     return journal
+
+
+async def _bring_up_to_date(database: Path) -> None:
+    """Have a journal that an older version built migrate now, and not while it is timed."""
+    store = SqliteStore(database)
+    try:
+        await store.open()
+    finally:
+        await store.close()
