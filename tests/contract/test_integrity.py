@@ -639,11 +639,11 @@ class TestLog:
         assert problem.text == "the index agents_attached names other agents than there are"
 
     def in_the_index_of_the_recovery(self, path: Path, text: bytes) -> int:
-        """Return where *text* is in the one page that it has."""
+        """Return where *text* ends in the one page that it has."""
         with closing(sqlite3.connect(path)) as connection:
             query = "SELECT rootpage FROM sqlite_master WHERE name = 'agents_attached'"
             (root,) = connection.execute(query).fetchone()
-        return path.read_bytes().index(text, (root - 1) * PAGE, root * PAGE)
+        return path.read_bytes().index(text, (root - 1) * PAGE, root * PAGE) + len(text) - 1
 
     async def test_what_is_left_of_a_damaged_one_has_its_commands(self, closed: Path) -> None:
         """And its agents, whose owners of before are not believed in any more."""
@@ -651,6 +651,7 @@ class TestLog:
         new = closed.with_name("new.db")
         rebuild(verify(closed), new, lambda _entry, _key: None)
         sum_up(new)
+        assert verify(new).is_sound
         again = await opened(new)
         try:
             (record, _), _ = await again.agents(uid=None, state=None, kind=None, after=-1, limit=9)

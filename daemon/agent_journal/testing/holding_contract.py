@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from msgspec.structs import replace
 
 from ..model import AgentId, AgentState, Micros, Uid
@@ -29,8 +31,10 @@ class HoldingContract:
         """Every part of it, and each change takes the place of the one before."""
         for agent_id in ("a", "b"):
             await journal.append(agent_id)
-        for attachment in (FULL, Attachment(), Attachment(owner=Owner(1)), None, FULL):
-            journal.attach("a", attachment)
+        other = replace(FULL, command=Command(("other",), "/tmp"))  # noqa: S108 - nothing is there
+        all_of_them = (FULL, Attachment(), other, Attachment(owner=Owner(1)), None, FULL)
+        for has_entry, attachment in product((False, True), all_of_them):
+            journal.attach("a", attachment, has_entry=has_entry)
             await journal.commit()
             (record,) = await journal.store.load([(OWNER, AgentId("a"))])
             assert record is not None

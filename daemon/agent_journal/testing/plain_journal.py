@@ -168,14 +168,17 @@ class PlainJournal:
         *,
         uid: Uid = OWNER,
         state: AgentState = AgentState.RUNNING,
+        has_entry: bool = False,
     ) -> None:
-        """Put a change into the batch that no entry tells of."""
+        """Put a change into the batch, and an entry that tells of it where *has_entry* says so."""
         index = len(self._batch.entries)
         record = self._touch((uid, AgentId(agent_id)), None, Micros(0), index).record
         was, record.attachment, record.state = record.state, attachment, state
         record.epoch += 1
         told = replace(record, updated_at=Micros(self._tick()))  # which is not to be believed
-        self._batch.changes.append(AgentChange(index, told, was, has_entry=False))
+        self._batch.changes.append(AgentChange(index, told, was, has_entry=has_entry))
+        if has_entry:
+            self.add(agent_id, uid=uid, timestamp=told.updated_at, state=state)
 
     # Copying
 
