@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from msgspec.structs import replace
+import msgspec
+import pytest
 
+from agent_journal.errors import DamagedError
 from agent_journal.model import AgentId
+from agent_journal.store.attached import unfinished_of
 from agent_journal.store.attachment import (
     Attachment,
     Command,
     Owner,
-    Standing,
     attachment_text,
 )
-from agent_journal.store.base import AgentChange, Batch
+from agent_journal.store.commands_apart import SLICE_AGENTS
 from agent_journal.store.integrity import APPLICATION_ID
 from agent_journal.store.page_sums import PageSums, sums_path
 from agent_journal.store.records import checksum_of
@@ -85,49 +88,71 @@ def test_settling_writes_nothing_that_the_recovery_reads() -> None:
         assert not is_written_by("insert_rows")
 
 
-async def test_a_command_of_before_is_where_it_was_until_its_agent_changes(
-    tmp_path: Path,
-) -> None:
-    """Within the attachment, whose checksum covers it; from then on it is apart."""
+async def test_commands_of_before_are_put_apart(tmp_path: Path) -> None:
+    """They were within the attachments, whose checksums cover what is left of them."""
     path = tmp_path / "journal.db"
-    attachment = Attachment(Owner(5), command=Command(("run", "it"), "/", {"NAME": "value"}))
-    whole = attachment_text(attachment)
-    checksum = checksum_of(1, OWNER, "a", "running", "k", 3, 2, None, whole)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             f"{' '.join(MIGRATIONS[:4])} PRAGMA application_id={APPLICATION_ID};"
             "PRAGMA user_version=4;"
         )
-        connection.execute(
-            "INSERT INTO agents (number, uid, agent_id, state, kind, epoch, attempts,"
-            " first_position, created_at, updated_at, next_sequence, last_iteration, key_high,"
-            " attachment, checksum) VALUES (1, ?, 'a', 'running', 'k', 3, 2, 0, 5, 6, 0, 0, '',"
-            " ?, ?)",
-            (OWNER, whole, checksum),
-        )
-        connection.execute("UPDATE marks SET value = 1 WHERE name != 'whole_from'")
+        for number in range(1, 3 * SLICE_AGENTS):
+            attachment = attachment_of(number)
+            whole = attachment_text(attachment)
+            columns = (number, OWNER, f"a{number}", "running", "k", 3, 2, None)
+            checksum = checksum_of(*columns, whole) if number % 7 else None
+            if number in ROTTEN:
+                whole = ROTTEN[number]
+            connection.execute(
+                "INSERT INTO agents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*columns, number, 5, 6, 0, 0, "", whole, checksum),
+            )
+        connection.execute("UPDATE marks SET value = 2000 WHERE name != 'whole_from'")
         connection.commit()
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        PageSums.create(sums_path(path), page_bytes).close()
+    descriptor = os.open(path, os.O_RDONLY)
+    with PageSums.create(sums_path(path), page_bytes) as sums:
+        sums.add_whole_file(descriptor)
+    os.close(descriptor)
     store = SqliteStore(path, free_bytes_min=0)
     await store.open()
     try:
-        (agent,) = await store.unfinished(after=-1, limit=10)
-        assert (agent.agent_id, agent.kind, agent.epoch, agent.attempts) == ("a", "k", 3, 2)
-        assert agent.attachment == Standing(Owner(5))
-        (record,) = await store.load([(OWNER, AgentId("a"))])
-        assert record is not None
-        assert record.attachment == attachment
-        changed = replace(record, attachment=replace(attachment, owner=Owner(6)))
-        change = AgentChange(0, changed, record.state, has_entry=False)
-        await store.commit(Batch(changes=[change]))
-        assert await store.load([(OWNER, AgentId("a"))]) == [changed]
+        for number in set(range(1, 3 * SLICE_AGENTS)) - ROTTEN.keys():
+            (record,) = await store.load([(OWNER, AgentId(f"a{number}"))])
+            assert record is not None
+            assert record.attachment == attachment_of(number)
+            if record.attachment is not None:
+                (agent,) = await store.unfinished(after=number - 1, limit=1)
+                assert agent == unfinished_of(record)
     finally:
         await store.close()
     with closing(sqlite3.connect(path)) as connection:
-        stored, command = connection.execute("SELECT attachment, command FROM agents").fetchone()
-    assert "NAME" not in stored
-    assert "NAME" in command
+        texts = connection.execute(
+            "SELECT number, attachment, command, command_checksum, checksum FROM agents"
+        ).fetchall()
+    for number, attachment, command, command_checksum, checksum in texts:
+        if number in ROTTEN:
+            assert attachment == ROTTEN[number], "nobody makes up a checksum for it"
+            continue
+        assert "NAME" not in (attachment or "")
+        assert (command is not None) == (command_checksum is not None) == (number % 3 == 1)
+        assert (checksum is not None) == bool(number % 7)
+    again = SqliteStore(path, free_bytes_min=0)
+    await again.open()
+    try:
+        for number in ROTTEN:
+            with pytest.raises((DamagedError, msgspec.DecodeError)):
+                await again.load([(OWNER, AgentId(f"a{number}"))])
+    finally:
+        await again.close()
+
+
+def attachment_of(number: int) -> Attachment | None:
+    command = Command(("run", f"{number}"), "/", {"NAME": "value"})
+    return (None, Attachment(Owner(5), command=command), Attachment(Owner(number)))[number % 3]
+
+
+ROTTEN = {4: '{"owner":{"pid":6}}', 7: "{"}  # of one with a checksum, and of one without
 
 
 async def test_what_had_ended_before_is_found_by_retention(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def stored_texts(attachment: Attachment | None) -> tuple[str | None, str | None]
 
 
 def attachment_from(text: str | None, command: str | None) -> Attachment | None:
-    """Return what was stored as *text* and *command*; before schema 5, as *text* alone."""
+    """Return what was stored as *text* and *command*; before schema 5, in *text* alone."""
     if text is None:
         return None
     attachment = _decode(text)

@@ -39,7 +39,7 @@ from .rows import ROWS_PER_STATEMENT, PackedRow, Row, damaged
 from .runs import SCATTERED_ENTRIES, Run, unpacked_from
 from .self_check import CheckedRows, check_rows
 from .settling import settle
-from .sql import QUERIES, with_rows
+from .sql import QUERIES, SCHEMA_VERSION, with_rows
 from .sweeping import sweep
 from .transaction import Transaction
 from .unsettled import Generation, Slice
@@ -100,6 +100,8 @@ class Database:
         if self.has_base:
             self._make_names_durable()
             self._query("give_up_copies", next_position)
+            if 0 < version < SCHEMA_VERSION:
+                self._make_base("PASSIVE")  # now, and not between somebody's commits
         return next_position, AgentNumber(number)
 
     def _check_mark(self, next_position: Position) -> None:
@@ -112,10 +114,10 @@ class Database:
                 part="entry",
             )
 
-    def _make_base(self) -> bool:
+    def _make_base(self, mode: str = "TRUNCATE") -> bool:
         """Copy the WAL into the database; False: the disk is full, and it has to be done later."""
         try:
-            self.checkpoint("TRUNCATE")
+            self.checkpoint(mode)
         except StorageFullError:
             return False
         except sqlite3.OperationalError as error:

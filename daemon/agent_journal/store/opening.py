@@ -11,13 +11,16 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..errors import ConfigError, StorageFailedError
+from .commands_apart import move_commands
 from .integrity import APPLICATION_ID, check_version
 from .rows import PAGE_BYTES
 from .sql import MIGRATIONS
 from .wal_scan import wal_path
+
+COMMANDS_SCHEMA: Final = 5  # from this version on commands are apart from attachments
 
 Execute = Callable[[str], sqlite3.Cursor]
 
@@ -64,7 +67,10 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring the schema up to date, a transaction for each version."""
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         pragmas = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number};"
-        connection.executescript(f"BEGIN IMMEDIATE; {script} {pragmas} COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE; {script} {pragmas}")
+        if number == COMMANDS_SCHEMA:
+            move_commands(connection)
+        connection.execute("COMMIT")
 
 
 def never_close(connection: sqlite3.Connection) -> None:

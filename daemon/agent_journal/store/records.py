@@ -45,7 +45,7 @@ def agent_values(record: AgentRecord, position: int) -> tuple[object, ...]:
         attachment,
         _checksum_of(record, attachment),
         command,
-        _command_checksum(record.uid, record.agent_id, command),
+        command_checksum_of(record.uid, record.agent_id, command),
     )
 
 
@@ -61,7 +61,7 @@ def changed_values(record: AgentRecord) -> tuple[object, ...]:
         attachment,
         _checksum_of(record, attachment),
         command,
-        _command_checksum(record.uid, record.agent_id, command),
+        command_checksum_of(record.uid, record.agent_id, command),
         record.number,
     )
 
@@ -107,7 +107,8 @@ def _crc(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
-def _command_checksum(uid: int, agent_id: str, command: str | None) -> int | None:
+def command_checksum_of(uid: int, agent_id: str, command: str | None) -> int | None:
+    """Return the checksum of an agent's command, if it has one."""
     return None if command is None else _crc(f"{uid}\0{agent_id}\0{command}")
 
 
@@ -126,7 +127,7 @@ def record_from(row: tuple[Any, ...] | None, *, has_attachment: bool = True) -> 
         found = checksum_of(number, uid, agent_id, state, kind, epoch, attempts, reason, attachment)
         if (found ^ checksum) & (-1 if has_attachment else 0x7FFF_FFFF):
             raise damaged_row(number)
-    if command_checksum != _command_checksum(uid, agent_id, command):
+    if command_checksum != command_checksum_of(uid, agent_id, command):
         raise damaged_row(number)
     return AgentRecord(
         uid=uid,

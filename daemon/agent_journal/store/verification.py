@@ -432,6 +432,6 @@ _AGENT_INDEXES: Final = {
             agent.checksum,
         ),
         has=lambda agent: agent.attachment is not None,
-        since=5,
+        since=6,
     ),
 }

@@ -132,6 +132,14 @@ SELECT first_position, checksum, number, uid, agent_id, state, kind, epoch, atte
 FROM agents INDEXED BY agents_attached
 WHERE attachment IS NOT NULL AND first_position > ? ORDER BY first_position LIMIT ?
 
+--: agents_with_commands
+-- Or without: of those that are attached, in the order in which they are stored.
+SELECT number, uid, agent_id, state, kind, epoch, attempts, reason, attachment, checksum
+FROM agents NOT INDEXED WHERE attachment IS NOT NULL AND number > ? ORDER BY number LIMIT ?
+
+--: move_command
+UPDATE agents SET attachment = ?, checksum = ?, command = ?, command_checksum = ? WHERE number = ?
+
 --: next_to_count
 -- The first agent behind a place in the index, of those that began before a position.
 SELECT state, uid, first_position FROM agents INDEXED BY agents_by_state
