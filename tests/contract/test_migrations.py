@@ -152,7 +152,8 @@ def attachment_of(number: int) -> Attachment | None:
     return (None, Attachment(Owner(5), command=command), Attachment(Owner(number)))[number % 3]
 
 
-ROTTEN = {4: '{"owner":{"pid":6}}', 7: "{"}  # of one with a checksum, and of one without
+# Of one with a checksum that is not that of this, and of one without.
+ROTTEN = {4: '{"owner":{"pid":6},"command":{"argv":["run"],"cwd":"/"}}', 7: "{"}
 
 
 async def test_what_had_ended_before_is_found_by_retention(tmp_path: Path) -> None:
