@@ -760,6 +760,24 @@ class TestTrouble:
         assert await host.state() == "interrupted"
         assert await host.pass_by(100) == ["a:3"]
 
+    async def test_one_that_attaches_behind_who_took_over_is_left_alone(self, host: Host) -> None:
+        async def taken_over(started: FakeAttempt) -> None:
+            for pid in (None, started.pid):
+                client = host.service.connect(ME, pid=pid)
+                client.send({"op": "attach", "agent_id": "a"})
+                await some_turns()
+                assert client.replies[0]["ok"]
+                if pid is None:
+                    client.die()
+                    await some_turns()
+
+        await host.crash("a")
+        host.launchers.while_starting = taken_over
+        assert await host.pass_by(10) == ["a:2"]
+        await host.pass_by(LINGER_SECONDS)
+        assert not host.launchers.attempts["a"].is_asked_to_end
+        assert await host.state() == "running"
+
     async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
         """Its process is gone first, its connection later: nothing of it stays behind."""
         await host.crash("a")

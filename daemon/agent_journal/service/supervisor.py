@@ -368,7 +368,7 @@ class Supervisor:
             seconds = config.resume.of(record.kind).attach_seconds
             self._schedule.after((Alarm.ATTACH, name), seconds)
         self._watch(name, Launched(number, attempt, may_be_late=is_starting))
-        if launching.is_missed:
+        if launching.is_missed and self._context.owners.holder(name) is None:
             self.will_report(uid, agent_id, number)
 
     def _must_wait_for_the_last(self, name: Name, cause: Cause) -> bool:
