@@ -778,6 +778,37 @@ class TestTrouble:
         assert not host.launchers.attempts["a"].is_asked_to_end
         assert await host.state() == "running"
 
+    async def test_a_loss_that_could_not_be_considered_is_when_a_later_attempt_has_ended_too(
+        self, host: Host
+    ) -> None:
+        """What was started for one attempt attached as the next, and is gone."""
+
+        async def taken_over(started: FakeAttempt) -> None:
+            for pid in (None, started.pid):
+                client = host.service.connect(ME, pid=pid)
+                client.send({"op": "attach", "agent_id": "a"})
+                await some_turns()
+                if pid is None:
+                    client.die()
+                    await some_turns()
+
+        await host.crash("a")
+        host.launchers.while_starting = taken_over
+        assert await host.pass_by(10) == ["a:2"]
+        host.launchers.while_starting = None
+        attempt = host.launchers.attempts["a"]
+        (client,) = [one for one in host.service.clients if one.pid == attempt.pid]
+        host.service.store.hold("read")
+        host.service.processes.end(client.pid)
+        attempt.ends()  # its connection is heard of later
+        client.lose()
+        await settled()
+        host.service.store.fail_next_as_full()
+        host.service.store.release("read")
+        await settled()
+        assert await host.state() == "interrupted"
+        assert await host.pass_by(RETRY_SECONDS) == ["a:4"]
+
     async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
         """Its process is gone first, its connection later: nothing of it stays behind."""
         await host.crash("a")

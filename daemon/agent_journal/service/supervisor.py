@@ -312,6 +312,9 @@ class Supervisor:
         record = await self._record(name)
         launched = self._launched.get(name)
         is_on_its_way = name in self._launching or self._queue.is_starting(name)
+        if launched and launched.attempt.is_over and record and launched.number != record.attempts:
+            self._forget(name)  # its own end is told: the attempt that is recorded is another
+            launched = None
         if launched is not None and launched.attempt.is_over:
             self._over(name, launched)
         elif not (is_on_its_way or record is None or (launched and record.state in _HELD)):  # noqa: SIM102
