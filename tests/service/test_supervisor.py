@@ -809,6 +809,28 @@ class TestTrouble:
         assert await host.state() == "interrupted"
         assert await host.pass_by(RETRY_SECONDS) == ["a:4"]
 
+    async def test_a_loss_that_is_told_while_an_older_end_is_recorded_is_considered(
+        self, host: Host
+    ) -> None:
+        store = host.service.store
+        await host.crash("a")
+        assert await host.pass_by(10) == ["a:2"]
+        (await host.attach()).die()
+        await settled()
+        store.hold("read")
+        host.launchers.attempts["a"].ends()
+        await settled()
+        third = await host.attach()
+        store.hold("commit")
+        third.die()
+        await settled()
+        store.release("read")  # the end is that of an attempt before
+        await settled()
+        store.release("commit")
+        await settled()
+        assert await host.state() == "interrupted"
+        assert await host.pass_by(100) == ["a:4"]
+
     async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
         """Its process is gone first, its connection later: nothing of it stays behind."""
         await host.crash("a")

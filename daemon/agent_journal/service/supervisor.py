@@ -57,7 +57,8 @@ class Supervisor:
         self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
         self._launched: dict[Name, Launched] = {}
         self._launching: dict[Name, Launching] = {}
-        self._recording: set[Name] = set()  # whose change is recorded, and followed up, here
+        # Whose change is recorded, and followed up, here; whether a loss was told meanwhile.
+        self._recording: dict[Name, bool] = {}
         self._restarted: set[Name] = set()  # who was lost with the daemon or the host
         self._tasks: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
@@ -106,8 +107,8 @@ class Supervisor:
         """Take note that an agent's owner is gone, or that a launched attempt ended."""
         name = uid, agent_id
         if name in self._recording:
-            return
-        if name in self._restarted:
+            self._recording[name] = True
+        elif name in self._restarted:
             self._queue.put(name, Cause.RESTART)
         else:
             self._begin(name, lambda: self._consider_loss(name))
@@ -182,8 +183,6 @@ class Supervisor:
         """Tell whether the configuration names such a launcher for agents of *uid*."""
         launcher = self._context.config.launchers.get(name)
         return launcher is not None and launcher.is_for(uid)
-
-    # What the recovery at start finds
 
     def found(self, record: Unfinished | AgentRecord) -> bool:
         """Take over an unfinished agent as it is; return False where its attempt is lost."""
@@ -325,8 +324,6 @@ class Supervisor:
         (record,) = await self._context.store.load([name])
         return record
 
-    # Starting
-
     def _start(self, name: Name, cause: Cause) -> None:
         self._begin(name, lambda: self._launch(name, cause))
 
@@ -400,14 +397,12 @@ class Supervisor:
     async def _park(self, record: AgentRecord, reason: str) -> None:
         name = record.uid, record.agent_id
         self._log.warning("agent_parked", uid=name[0], agent_id=name[1], reason=reason)
-        self._recording.add(name)
+        self._recording[name] = False
         try:
             parked = attaching.park(self._context, *name, reason=reason)
             await surely(self._context, name[0], parked)
         finally:
-            self._recording.discard(name)
-
-    # Ending
+            self._recording.pop(name, None)
 
     def _watch(self, name: Name, launched: Launched) -> None:
         self._forget(name)
@@ -460,23 +455,25 @@ class Supervisor:
             return False
         signature = signature_of(outcome, name[1])
         incident, decision = await after_end(self._context, record, Cause.CRASH, signature)
-        reason = (
-            f"{decision.reason}; the last one {outcome}" if isinstance(decision, Park) else None
-        )
-        self._recording.add(name)
+        reason = None
+        if isinstance(decision, Park):
+            reason = f"{decision.reason}; the last one {outcome}"
+        self._recording[name] = False
         try:
             end = record_outcome(
                 self._context, name, attempt, outcome, incident=incident, park_reason=reason
             )
             is_recorded = await surely(self._context, name[0], end)
         finally:
-            self._recording.discard(name)
+            is_told = self._recording.pop(name, False)
         self._queue.started(name)
         if is_recorded:
             self._log.warning(
                 "attempt_ended", uid=name[0], agent_id=name[1], attempt=attempt, how=str(outcome)
             )
             self._follow_up(name, signature, decision)
+        elif is_told:  # of a later attempt, which nobody else looks at
+            await self._consider_loss(name)
         return is_recorded
 
     async def _consider_loss(self, name: Name) -> None:
