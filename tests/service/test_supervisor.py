@@ -140,6 +140,17 @@ class Host:
     async def attach_launched(self, agent_id: str = "a") -> Client:
         return await self.attach(agent_id, self.launchers.attempts[agent_id].pid)
 
+    async def take_over_and_attach(self, started: FakeAttempt) -> None:
+        """Have another process hold what is being started, and be lost; then attach it."""
+        for pid in (None, started.pid):
+            client = self.service.connect(ME, pid=pid)
+            client.send({"op": "attach", "agent_id": "a"})
+            await some_turns()
+            assert client.replies[0]["ok"]
+            if pid is None:
+                client.die()
+                await some_turns()
+
     async def crash(self, *agent_ids: str) -> None:
         """Have agents that a person started die."""
         for agent_id in agent_ids:
@@ -761,18 +772,8 @@ class TestTrouble:
         assert await host.pass_by(100) == ["a:3"]
 
     async def test_one_that_attaches_behind_who_took_over_is_left_alone(self, host: Host) -> None:
-        async def taken_over(started: FakeAttempt) -> None:
-            for pid in (None, started.pid):
-                client = host.service.connect(ME, pid=pid)
-                client.send({"op": "attach", "agent_id": "a"})
-                await some_turns()
-                assert client.replies[0]["ok"]
-                if pid is None:
-                    client.die()
-                    await some_turns()
-
         await host.crash("a")
-        host.launchers.while_starting = taken_over
+        host.launchers.while_starting = host.take_over_and_attach
         assert await host.pass_by(10) == ["a:2"]
         await host.pass_by(LINGER_SECONDS)
         assert not host.launchers.attempts["a"].is_asked_to_end
@@ -782,18 +783,8 @@ class TestTrouble:
         self, host: Host
     ) -> None:
         """What was started for one attempt attached as the next, and is gone."""
-
-        async def taken_over(started: FakeAttempt) -> None:
-            for pid in (None, started.pid):
-                client = host.service.connect(ME, pid=pid)
-                client.send({"op": "attach", "agent_id": "a"})
-                await some_turns()
-                if pid is None:
-                    client.die()
-                    await some_turns()
-
         await host.crash("a")
-        host.launchers.while_starting = taken_over
+        host.launchers.while_starting = host.take_over_and_attach
         assert await host.pass_by(10) == ["a:2"]
         host.launchers.while_starting = None
         attempt = host.launchers.attempts["a"]
@@ -830,6 +821,24 @@ class TestTrouble:
         await settled()
         assert await host.state() == "interrupted"
         assert await host.pass_by(100) == ["a:4"]
+
+    async def test_an_older_end_does_not_give_the_place_of_the_next_start_back(self) -> None:
+        async with Host(at_once_max=1) as host:
+            await host.crash("a")
+            assert await host.pass_by(10) == ["a:2"]
+            host.service.store.hold("read")
+            host.launchers.attempts["a"].ends()
+            await settled()
+            person = host.service.connect(ME)
+            await person.ask_one({"op": "park", "agent_id": "a"})
+            await person.ask_one({"op": "resume", "agent_id": "a"})
+            host.service.store.release("read")
+            await settled()
+            assert await host.now() == ["a:1"]
+            await host.crash("b")
+            assert await host.pass_by(10) == []
+            await host.attach_launched("a")
+            assert await host.now() == ["b:2"]
 
     async def test_one_that_ends_before_its_end_was_told_is_let_go(self, host: Host) -> None:
         """Its process is gone first, its connection later: nothing of it stays behind."""

@@ -449,7 +449,7 @@ class Supervisor:
         """Record how an attempt ended, and what follows from it, as one, if it is to be."""
         record = await self._record(name)
         if record is None or record.attempts != attempt or record.state not in _HELD:
-            self._queue.started(name)
+            # Whatever made it so gave its place back; the agent may be on its way anew.
             if record is not None and record.state is AgentState.PARKED:
                 await record_outcome(self._context, name, attempt, outcome)
             return False
@@ -466,8 +466,8 @@ class Supervisor:
             is_recorded = await surely(self._context, name[0], end)
         finally:
             is_told = self._recording.pop(name, False)
-        self._queue.started(name)
         if is_recorded:
+            self._queue.started(name)
             self._log.warning(
                 "attempt_ended", uid=name[0], agent_id=name[1], attempt=attempt, how=str(outcome)
             )
