@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
+from unittest import mock
 
 import pytest
 
@@ -19,6 +21,7 @@ from agent_journal.service.launch_systemd import LaunchError
 from agent_journal.service.launchers import Means
 from agent_journal.service.recovery import bury, recover
 from agent_journal.service.supervisor import LINGER_SECONDS, RETRY_SECONDS, Supervisor
+from agent_journal.service.turns import TURN_SECONDS
 from agent_journal.store.base import AgentRecord
 from agent_journal.store.memory import MemoryStore
 from helpers import Client, Service, codes_of, settled, terminated
@@ -185,6 +188,21 @@ class Host:
     async def now(self) -> list[str]:
         return await self.pass_by(0.01)
 
+    @contextmanager
+    def slow(self, agent_id: str) -> Iterator[asyncio.Event]:
+        """Have an agent's record take long to be read: until the event is set."""
+        goes_on = asyncio.Event()
+        store = self.service.store.store
+        load = store.load
+
+        async def load_slowly(names: Any) -> Any:
+            if (ME, agent_id) in names:
+                await goes_on.wait()
+            return await load(names)
+
+        with mock.patch.object(store, "load", load_slowly):
+            yield goes_on
+
     async def describe(self, agent_id: str = "a") -> dict[str, Any]:
         client = self.service.connect(ME)
         reply = await client.ask_one({"op": "describe", "agent_id": agent_id})
@@ -337,6 +355,31 @@ class TestNobodyElse:
                 await host.attach_launched(agent_id)
                 order += await host.now()
             assert order == ["c:2", "a:2", "b:2"]
+
+    async def test_one_that_takes_longer_to_be_prepared_keeps_its_place(self, host: Host) -> None:
+        await host.crash("a", "b")
+        with host.slow("a") as goes_on:
+            assert await host.pass_by(10) == []
+            goes_on.set()
+            assert await host.now() == ["a:2", "b:2"]
+
+    async def test_one_that_takes_too_long_is_gone_past(self, host: Host) -> None:
+        await host.crash("a", "b", "c")
+        with host.slow("a") as goes_on:
+            assert await host.pass_by(10) == []
+            assert await host.pass_by(TURN_SECONDS - 0.01) == []
+            assert await host.pass_by(0.01) == ["b:2", "c:2"]
+            goes_on.set()
+            assert await host.now() == ["a:2"]
+
+    async def test_nobody_waits_for_one_that_can_not_be_started(self, host: Host) -> None:
+        await host.crash("a", "b")
+        with host.slow("a") as goes_on:
+            assert await host.pass_by(10) == []
+            host.service.store.fail_next_as_full()
+            goes_on.set()
+            assert await host.now() == ["b:2"]
+            assert await host.pass_by(RETRY_SECONDS) == ["a:2"]
 
     async def test_the_same_crash_in_many_agents_is_tried_by_one(self) -> None:
         same = Outcome(how="exited", exit_code=1, stderr="model 17 is down")

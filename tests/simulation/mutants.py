@@ -13,7 +13,7 @@ from typing import Any, Final
 from unittest import mock
 
 from agent_journal.model import Position
-from agent_journal.service import appending, attaching, schedule
+from agent_journal.service import appending, attaching, incidents, schedule
 from agent_journal.service.admission import Account, Admission
 from agent_journal.service.committer import Committer, Submission
 from agent_journal.service.heads import Head, Heads
@@ -72,7 +72,7 @@ def _counts_a_launch_behind_it() -> list[Patch]:
         head = await attaching.head_of(context, uid, agent_id)
         return head.attempts + 1
 
-    return [(attaching, "record_launch", not_yet)]
+    return [(incidents, "record_launch", not_yet)]
 
 
 def _starts_any_number_at_once() -> list[Patch]:

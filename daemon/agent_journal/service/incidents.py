@@ -13,13 +13,15 @@ from msgspec.structs import replace
 
 from ..store.attachment import NOTHING, Incident
 from ..store.base import AgentRecord
-from .attaching import record_end
+from .amending import settle
+from .attaching import record_end, record_launch
 from .attempt_output import Outcome
 from .attempt_progress import progress_of
 from .context import Context
 from .launchers import Attempt, Means, NoMeansError, means_for
 from .owners import Name
 from .resume_policy import Cause, Decision, Launch, Park, after, decide
+from .turns import Turn
 
 
 class ParkError(Exception):
@@ -40,16 +42,34 @@ async def after_end(
     return replace(incident, signature=signature, next_attempt_at=at), decision
 
 
-async def prepared(
-    context: Context, record: AgentRecord, cause: Cause, environ: Mapping[str, str]
-) -> tuple[Means, Incident] | None:
-    """Return what to start an agent with, and the incident as this launch leaves it.
+async def counted(
+    context: Context, record: AgentRecord, cause: Cause, environ: Mapping[str, str], turn: Turn
+) -> tuple[int, Means] | None:
+    """Record, in its *turn*, that an attempt begins; return its number and what to start.
 
-    ``None``: nothing is to start it now.
+    ``None``: nothing is to start the agent now.
 
     Raises:
         ParkError: nothing is to start it until a person says so.
     """
+    ready = await _prepared(context, record, cause, environ)
+    if ready is None:
+        return None
+    means, incident = ready
+    await turn.comes()
+    number = await record_launch(
+        context, record.uid, record.agent_id, command=means.shown, incident=incident
+    )
+    if number is None:
+        await settle(context, record.uid)  # as ``surely`` does
+        return None
+    return number, means
+
+
+async def _prepared(
+    context: Context, record: AgentRecord, cause: Cause, environ: Mapping[str, str]
+) -> tuple[Means, Incident] | None:
+    """Return what to start an agent with, and the incident as this launch leaves it."""
     if record.attachment is None:
         return None
     if cause is not Cause.REQUEST and not context.config.resume.of(record.kind).enabled:

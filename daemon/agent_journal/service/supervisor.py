@@ -19,14 +19,14 @@ from typing import Any, Final
 
 from ..errors import JournalError, ShuttingDownError
 from ..model import AgentId, AgentState, Micros, Uid
-from ..store.attachment import NOTHING, Incident
+from ..store.attachment import NOTHING
 from ..store.base import AgentRecord, Unfinished
 from . import attaching
-from .amending import settle, surely
+from .amending import surely
 from .attempt_output import Outcome, cleaned
 from .context import Context
 from .crash_signatures import signature_of
-from .incidents import ParkError, after_end, ended, prepared, record_outcome
+from .incidents import ParkError, after_end, counted, ended, record_outcome
 from .launch_queue import LaunchQueue
 from .launch_systemd import LaunchError
 from .launched import Alarm, Launched, Launching, find_again
@@ -34,6 +34,7 @@ from .launchers import Launchers, Means
 from .owners import Name
 from .resume_policy import SECOND, Cause, Decision, Park
 from .schedule import Schedule
+from .turns import Turn, Turns
 from .unfinished import unfinished
 
 LINGER_SECONDS: Final = 5.0
@@ -54,6 +55,7 @@ class Supervisor:
         self._environ = environ
         self._log = context.log
         self._queue = LaunchQueue(context.clock, self._start)
+        self._turns = Turns(context.clock)
         self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
         self._launched: dict[Name, Launched] = {}
         self._launching: dict[Name, Launching] = {}
@@ -90,6 +92,7 @@ class Supervisor:
         self._tasks = None
         self._schedule.close()
         self._queue.close()
+        self._turns.close()
         for task in self._at_work:
             task.cancel()
         for launched in self._launched.values():
@@ -99,6 +102,7 @@ class Supervisor:
     def look(self) -> None:
         """Do what is due by the clock; a timer does so too."""
         self._schedule.look()
+        self._turns.look()
         self._queue.look()
 
     # What is told
@@ -325,25 +329,23 @@ class Supervisor:
         return record
 
     def _start(self, name: Name, cause: Cause) -> None:
-        self._begin(name, lambda: self._launch(name, cause))
+        turn = self._turns.take()
+        self._begin(name, lambda: self._launch(name, cause, turn))
 
-    async def _launch(self, name: Name, cause: Cause) -> None:
-        if self._must_wait_for_the_last(name, cause):
+    async def _launch(self, name: Name, cause: Cause, turn: Turn) -> None:
+        record = attempt = None
+        with turn:
+            if not self._must_wait_for_the_last(name, cause):
+                record = await self._record(name)
+            if record is not None and record.state in _STARTABLE:
+                try:
+                    attempt = await counted(self._context, record, cause, self._environ, turn)
+                except ParkError as error:
+                    await self._park(record, str(error))
+        if record is not None and attempt is not None:
+            await self._start_counted(record, *attempt)
+        else:
             self._queue.withdrew(name)
-            return
-        record = await self._record(name)
-        if record is not None and record.state in _STARTABLE:
-            ready = await self._prepared(record, cause)
-            if ready is not None:
-                means, incident = ready
-                number = await attaching.record_launch(
-                    self._context, *name, command=means.shown, incident=incident
-                )
-                if number is not None:
-                    await self._start_counted(record, number, means)
-                    return
-                await settle(self._context, name[0])  # as ``surely`` does
-        self._queue.withdrew(name)
 
     async def _start_counted(self, record: AgentRecord, number: int, means: Means) -> None:
         """Start an attempt that is recorded, and see whether it is needed still."""
@@ -386,13 +388,6 @@ class Supervisor:
         if (Alarm.LINGER, name) not in self._schedule:
             self._schedule.after((Alarm.LINGER, name), LINGER_SECONDS)
         return True
-
-    async def _prepared(self, record: AgentRecord, cause: Cause) -> tuple[Means, Incident] | None:
-        try:
-            return await prepared(self._context, record, cause, self._environ)
-        except ParkError as error:
-            await self._park(record, str(error))
-            return None
 
     async def _park(self, record: AgentRecord, reason: str) -> None:
         name = record.uid, record.agent_id
