@@ -14,6 +14,8 @@ from agent_journal.client import _holding as holding
 from agent_journal.client._requests import Request
 from agent_journal.errors import InvalidError
 
+PAGE = holding.HISTORY_PAGE_ENTRIES
+
 
 def sent(request: Request[Any]) -> dict[str, Any]:
     line = request.line(7)
@@ -129,7 +131,9 @@ def play(
 
 
 @pytest.mark.parametrize("until", [0, 2500, 9000], ids=["unknown", "too few", "all"])
-@pytest.mark.parametrize("ends", [[], [1], [1500], [999, 1000, 1001, 4321]], ids=str)
+@pytest.mark.parametrize(
+    "ends", [[], [1], [PAGE + 9], [PAGE - 1, PAGE, PAGE + 1, 4 * PAGE + 3]], ids=str
+)
 def test_all_entries_are_taken_once_and_in_order(until: int, ends: list[int]) -> None:
     taken: list[Any] = []
     play(holding.HistoryPages("a", 0, taken.extend, until=until), 9000, ends)
@@ -150,8 +154,8 @@ def test_several_pages_are_underway_until_the_end_is_asked_for() -> None:
     pages = holding.HistoryPages("a", 0, pass_over, until=9000)
     first = [pages.next_request() for _ in range(holding.PAGES_AHEAD)]
     starts = [sent(request)["from_sequence"] for request in first if request]
-    assert starts == [0, 1000, 2000, 3000]
-    assert len(play(holding.HistoryPages("a", 0, pass_over, until=9000), 9000)) == 9
+    assert starts == list(range(0, PAGE * holding.PAGES_AHEAD, PAGE))
+    assert len(play(holding.HistoryPages("a", 0, pass_over, until=20 * PAGE), 20 * PAGE)) == 20
 
 
 def test_while_the_end_is_not_known_a_page_is_asked_for_behind_the_other() -> None:
@@ -166,24 +170,25 @@ def test_nothing_is_asked_ahead_while_a_page_is_missing() -> None:
     first, second = pages.next_request(), pages.next_request()
     assert first is not None
     assert second is not None
-    second.parse({"entries": entries(1000, 2000), "next_sequence": 2000, "more": True})
+    second.parse({"entries": entries(PAGE, 2 * PAGE), "next_sequence": 2 * PAGE, "more": True})
     assert pages.next_request() is None
-    first.parse({"entries": entries(0, 1000), "next_sequence": 1000, "more": True})
+    first.parse({"entries": entries(0, PAGE), "next_sequence": PAGE, "more": True})
     again = pages.next_request()
     assert again is not None
-    assert sent(again)["from_sequence"] == 1000
+    assert sent(again)["from_sequence"] == PAGE
 
 
 def test_pages_become_as_small_as_there_is_room() -> None:
     """Of large entries few have room in a reply; what is asked for ahead is not in vain."""
     asked = play(holding.HistoryPages("a", 0, pass_over, until=9000), 9000, room=90)
     assert len(asked) < 2 * 9000 // 90
-    assert max(request["limit"] for request in asked[holding.PAGES_AHEAD :]) < 1000
+    assert max(request["limit"] for request in asked[holding.PAGES_AHEAD :]) < PAGE
 
 
 def test_pages_become_large_again_behind_large_entries() -> None:
-    asked = play(holding.HistoryPages("a", 0, pass_over, until=200_000), 200_000, [1, 2, 3, 4])
-    assert asked[-1]["limit"] == 1000
+    end = 200 * PAGE
+    asked = play(holding.HistoryPages("a", 0, pass_over, until=end), end, [1, 2, 3, 4])
+    assert asked[-1]["limit"] == PAGE
     assert len(asked) < 400
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_journal.client import Client
-from agent_journal.client._holding import PAGES_AHEAD
+from agent_journal.client._holding import HISTORY_PAGE_ENTRIES, PAGES_AHEAD
 from agent_journal.errors import DamagedError, NotFoundError, OverloadedError
 
 STEPS = 40
@@ -133,8 +133,9 @@ def test_pages_are_asked_for_ahead_and_no_more_of_them_than_that(
     attached = recorded.journal._attach
     recorded.journal._attach = lambda request: {**attached(request), "next_sequence": 9000}
     assert replayed(opened()) == list(range(STEPS))
-    assert reads_of(recorded)[:5] == [0, 1000, 2000, 3000, 4000]
-    assert len(reads_of(recorded)) == 9 + PAGES_AHEAD  # those that the lost connection had
+    pages = list(range(0, 9000, HISTORY_PAGE_ENTRIES))
+    assert reads_of(recorded)[: PAGES_AHEAD + 1] == pages[: PAGES_AHEAD + 1]
+    assert len(reads_of(recorded)) == len(pages) + PAGES_AHEAD  # those that the lost one had
 
 
 def refusing(code: str, **details: Any) -> Scene:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -578,6 +579,13 @@ class TestLaunchers:
 
 
 class TestTrouble:
+    async def test_a_loss_right_before_the_end_is_left_to_the_next_daemon(self, host: Host) -> None:
+        await host.attach()
+        host.supervisor.interrupted(ME, AgentId("a"))
+        host.supervisor.close()
+        await settled()
+        gc.collect()  # a coroutine that nobody awaits would complain now
+
     async def test_a_full_disk_puts_a_resume_off(self, host: Host) -> None:
         await host.crash("a")
         host.service.store.fail_next_as_full()

@@ -42,6 +42,8 @@ LINGER_SECONDS: Final = 5.0
 
 RETRY_SECONDS: Final = 5.0  # until what could not be recorded (a full disk) is tried again
 
+Work = Callable[[], Coroutine[Any, Any, None]]
+
 _HELD: Final = (AgentState.RUNNING, AgentState.RESUMING)
 _STARTABLE: Final = (AgentState.INTERRUPTED, AgentState.WAITING)
 
@@ -239,7 +241,7 @@ class Supervisor:
 
     async def bury(self, record: Unfinished | AgentRecord) -> None:
         """Record that an attempt ended while nobody looked, and queue its agent."""
-        await self._guarded((record.uid, record.agent_id), self._bury(record))
+        await self._guarded((record.uid, record.agent_id), lambda: self._bury(record))
 
     async def _bury(self, record: Unfinished | AgentRecord) -> None:
         name = uid, agent_id = record.uid, record.agent_id
@@ -288,18 +290,18 @@ class Supervisor:
             case Alarm.LINGER if launched is not None:
                 launched.attempt.end()
 
-    def _begin(self, name: Name, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _begin(self, name: Name, work: Work) -> None:
         if self._tasks is not None:
-            self._track(self._tasks.create_task(self._guarded(name, work())))
+            self._track(self._tasks.create_task(self._guarded(name, work)))
 
     def _track(self, task: asyncio.Task[None]) -> None:
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
 
-    async def _guarded(self, name: Name, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, name: Name, work: Work) -> None:
         """Do something about one agent; what fails costs only that one, and only a while."""
         try:
-            await work
+            await work()
         except ShuttingDownError:
             pass  # the daemon ends, and the next one begins with what is recorded
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
