@@ -6,18 +6,22 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator
+from math import ceil
 from pathlib import Path
 
 import pytest
 
-from agent_journal.model import AgentId
+from agent_journal.model import AgentId, Micros, Sequence
 from agent_journal.store import database
+from agent_journal.store.base import AgentNumber, NewEntry
+from agent_journal.store.rows import PAGE_BYTES, pack_rows
 from agent_journal.store.runs import SCATTERED_ENTRIES
 from agent_journal.store.sqlite import SqliteStore
 from agent_journal.testing.plain_journal import OWNER, PlainJournal, read_all
 
 ROWS = 60
 ROW_SECONDS = 0.0002
+PAGE_LONG = b'{"Noted":"%s"}' % (b"x" * PAGE_BYTES)  # there is no room for another beside it
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ async def journal(store: SqliteStore) -> PlainJournal:
     """Give one with an agent whose entries were committed one by one: each is a row."""
     journal = PlainJournal(store)
     for _ in range(ROWS):
-        await journal.append("a")
+        await journal.append("a", PAGE_LONG)
     return journal
 
 
@@ -52,6 +56,19 @@ async def first_slice(journal: PlainJournal) -> int:
 @pytest.mark.usefixtures("slow_rows")
 async def test_a_slice_that_nobody_waits_for_goes_on(journal: PlainJournal) -> None:
     assert await first_slice(journal) == database.READ_SECONDS_MAX / ROW_SECONDS + 1
+
+
+@pytest.mark.usefixtures("slow_rows")
+async def test_the_clock_is_looked_at_for_each_page_of_small_rows(store: SqliteStore) -> None:
+    """Not for each row; but a page may be a wait for the disk."""
+    journal = PlainJournal(store)
+    event = b'{"Noted":"%s"}' % (b"x" * 800)
+    for _ in range(300):
+        await journal.append("a", event)
+    entry = NewEntry(AgentNumber(1), Sequence(0), Micros(0), 0, event)
+    ((_, row),) = pack_rows(0, [entry])
+    pages = round(database.READ_SECONDS_MAX / ROW_SECONDS)
+    assert await first_slice(journal) == 1 + pages * ceil(PAGE_BYTES / len(row))
 
 
 @pytest.mark.usefixtures("slow_rows")

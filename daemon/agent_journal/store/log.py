@@ -15,9 +15,10 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 from .base import Entry
-from .rows import PackedRow, damaged, entries_by_row
+from .rows import PAGE_BYTES, PackedRow, damaged, entries_by_row, lone_entry
 from .runs import Run
 
 Query = Callable[..., sqlite3.Cursor]
@@ -72,7 +73,7 @@ class Log:
                 if row.first_position != position:
                     if position >= self.whole_from:
                         raise damaged(position)
-                elif before is not None and not row.is_behind(before):
+                elif before is not None and not row.is_behind(before.seal):
                     raise damaged(position)
                 yield row
                 before, position = row, row.next_position
@@ -94,7 +95,7 @@ class Log:
                     if row.next_position != behind.first_position:
                         if behind.first_position > self.whole_from:
                             raise damaged(row.next_position)
-                    elif not behind.is_behind(row):
+                    elif not behind.is_behind(row.seal):
                         raise damaged(behind.first_position)
                 yield row
                 behind = row
@@ -111,12 +112,41 @@ class Log:
         return entries_by_row(itertools.starmap(PackedRow, found), positions)
 
     def _neighbours(self, position: int, end: int) -> Iterator[list[Entry]]:
-        """Yield the entries from *position* to *end*, those of a row at once."""
-        for row in self.rows_from(position):
-            if not row.first_position <= position < row.next_position:
-                break
-            start, position = position, min(row.next_position, end)
-            yield row.entries_at(range(start, position))
-            if position == end:
-                return
+        """Yield the entries from *position* to *end*, those of a row or of some rows at once."""
+        row = self.row_at(position)
+        yield row.entries_at(range(position, min(row.next_position, end)))
+        if row.next_position < end:
+            yield from self._behind(row, end)
+
+    def _behind(self, row: PackedRow, end: int) -> Iterator[list[Entry]]:
+        """Yield the entries behind *row*, likewise.
+
+        What one agent wrote step by step lies in rows of one entry each. These are not
+        opened as any others are, and as many as fill a page are handed on at once.
+        """
+        position, seal = row.next_position, row.seal
+        lone: list[Entry] = []
+        room = PAGE_BYTES
+        with closing(self._query("rows_from", position)) as found:
+            for first_position, data in found:
+                if first_position != position:
+                    break
+                if (opened := lone_entry(position, data, seal)) is not None:
+                    entry, seal = opened
+                    lone.append(entry)
+                    position += 1
+                    room -= len(data)
+                    if room > 0 and position < end:
+                        continue
+                if lone:
+                    yield lone
+                    lone, room = [], PAGE_BYTES
+                if opened is None:
+                    row = PackedRow(position, data)
+                    if not row.is_behind(seal):
+                        break
+                    start, position, seal = position, min(row.next_position, end), row.seal
+                    yield row.entries_at(range(start, position))
+                if position == end:
+                    return
         raise damaged(position)

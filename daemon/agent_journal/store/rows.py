@@ -68,6 +68,7 @@ _CLEARED: Final = struct.Struct("<QII")  # count, previous, seal
 _PREFIX_BYTES: Final = _BEGIN.size + _SEALED.size
 # number, sequence, timestamp, iteration, offset of the body, event length, key length
 _HEADER: Final = struct.Struct("<QQqIIIH")
+_LONE: Final = struct.Struct("<BIHIQQqIIIH")  # a usual begin, and the header of the only entry
 
 Row = tuple[int, bytes]
 
@@ -213,9 +214,9 @@ class PackedRow:
         """Tell whether the row stands for entries that were all removed."""
         return not self._headers
 
-    def is_behind(self, before: PackedRow) -> bool:
-        """Tell whether this is the row that was written behind *before*, its neighbour."""
-        return self.previous is None or self.previous == before.seal
+    def is_behind(self, seal: int) -> bool:
+        """Tell whether this is the row that was written behind its neighbour, which has *seal*."""
+        return self.previous is None or self.previous == seal
 
     def holds(self, position: int) -> bool:
         """Tell whether the entry at *position* lies in this row."""
@@ -322,6 +323,39 @@ def entries_by_row(rows: Iterator[PackedRow], positions: Sequence[int]) -> Itera
         end = bisect_left(positions, row.first_position + row.count, start)
         yield row.entries_at(positions[start:end])
         start = end
+
+
+def lone_entry(position: int, data: bytes, seal: int) -> tuple[Entry, int] | None:
+    """Return the entry of a row that holds one, behind the row with *seal*, and its own seal.
+
+    What ``PackedRow`` and ``entries_at`` do, in one go.  ``None``: the row is of
+    another form, or was written behind another row, or is no row at all.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    try:
+        (
+            row_format,
+            checksum,
+            count,
+            previous,
+            number,
+            sequence,
+            timestamp,
+            iteration,
+            _,
+            length,
+            _,
+        ) = _LONE.unpack_from(data)
+    except (struct.error, TypeError):
+        return None
+    if row_format != FORMAT or count != 1 or previous != seal:
+        return None
+    if checksum != _checksum(FORMAT, position, memoryview(data)[_BEGIN.size :]):
+        raise damaged(position)
+    event = data[_LONE.size : _LONE.size + length]
+    return Entry(number, sequence, position, timestamp, iteration, event), checksum  # type: ignore[arg-type] # as above
 
 
 def damaged(position: int) -> DamagedError:

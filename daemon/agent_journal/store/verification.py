@@ -277,7 +277,7 @@ class Journal:
                 continue
             if whole_from is not None and expected >= whole_from and position > expected:
                 self._lose(expected, position - 1)
-            elif before is not None and position == expected and not row.is_behind(before):
+            elif before is not None and position == expected and not row.is_behind(before.seal):
                 report.add(f"the row at position {position} is not the one that was written there")
             for entry, key in row.entries():
                 self._read_entry(entry, key)
