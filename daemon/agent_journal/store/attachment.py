@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from ..model import Micros
 
 
-class Owner(msgspec.Struct, frozen=True):
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """The process that attached, by what tells it from a later one with its pid."""
 
     pid: int  # 0: it cannot be seen from here; its connection is all there is
@@ -28,7 +28,7 @@ class Owner(msgspec.Struct, frozen=True):
     boot_id: str = ""
 
 
-class Command(msgspec.Struct, frozen=True):
+class Command(msgspec.Struct, frozen=True, gc=False):
     """How a client wants to be started again."""
 
     argv: tuple[str, ...]
@@ -36,7 +36,7 @@ class Command(msgspec.Struct, frozen=True):
     env: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class Incident(msgspec.Struct, frozen=True, omit_defaults=True):
+class Incident(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was spent on an agent since it last was well; the resumer's to count."""
 
     attempts: int = 0  # launched since
@@ -47,7 +47,7 @@ class Incident(msgspec.Struct, frozen=True, omit_defaults=True):
     next_attempt_at: Micros | None = None
 
 
-class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who holds an agent, or what it waits for."""
 
     owner: Owner | None = None
@@ -60,7 +60,7 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
     is_importing: bool = False  # parked until the rest of its import comes
 
 
-class Attachment(Standing, frozen=True, omit_defaults=True):
+class Attachment(Standing, frozen=True, omit_defaults=True, gc=False):
     """How an agent stands, and how it is started again where no launcher does it."""
 
     command: Command | None = None

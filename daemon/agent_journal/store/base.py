@@ -49,7 +49,7 @@ class AgentRecord(msgspec.Struct):
     attachment: Attachment | None = None  # none: nobody ever attached, or it has ended
 
 
-class Unfinished(msgspec.Struct):
+class Unfinished(msgspec.Struct, gc=False):
     """What a start needs to know of an agent that has an attachment.
 
     Not its counters, which change with its entries, nor its command: this is read
