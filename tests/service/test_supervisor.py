@@ -1035,6 +1035,28 @@ class TestRecovery:
             started = await again.now() + await again.pass_by(60)
             assert len(started) == 1
 
+    async def test_a_loss_that_could_not_be_recorded_is_recorded_later(self) -> None:
+        """What lives on of the agent is an earlier attempt's, which tells of its own end only."""
+        async with Host() as host:
+            await host.crash("a")
+            await host.pass_by(10)
+            await host.attach_launched()
+            owner = await host.attach("a", take_over=True)
+        async with await self.restarted(host) as again:
+            survivor = again.launchers.survivors["a"] = FakeAttempt(7777)
+            again.service.processes.unseen = {1000, owner.pid}
+            again.launchers.survivor_number = 2
+            again.service.store.fail_next_as_full()
+            await self.start(again)
+            assert await again.state() == "running"
+            await again.pass_by(RETRY_SECONDS)
+            assert await again.state() == "interrupted"
+            await again.pass_by(LINGER_SECONDS)
+            assert survivor.is_asked_to_end
+            survivor.ends()
+            await settled()
+            assert len(await again.now() + await again.pass_by(60)) == 1
+
     async def test_one_that_was_being_started_is_found_again(self) -> None:
         async with Host() as host:
             await host.crash("a")

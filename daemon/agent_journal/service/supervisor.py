@@ -322,8 +322,9 @@ class Supervisor:
             launched = None
         if launched is not None and launched.attempt.is_over:
             self._over(name, launched)
-        elif not (is_on_its_way or record is None or (launched and record.state in _HELD)):  # noqa: SIM102
-            if not self.found(record):
+        elif record is not None and not is_on_its_way:
+            will_tell = launched is not None and launched.number == record.attempts
+            if not (will_tell and record.state in _HELD) and not self.found(record):
                 await self.bury(record)
 
     async def _record(self, name: Name) -> AgentRecord | None:
