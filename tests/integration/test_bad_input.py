@@ -672,7 +672,8 @@ def test_many_clients_that_read_no_reply_stay_within_the_memory(
         with contextlib.ExitStack() as connections:
             for _ in range(400):
                 fill(connections.enter_context(daemon.connect()).socket, data)
-            with daemon.connect() as other:
+            # Behind all that is taken in it is answered late, and the later the busier the host is.
+            with RawConnection(daemon.socket, timeout_s=120) as other:
                 check_still_good(other)
                 assert rss_bytes(daemon) < MEMORY_BYTES_MAX
         wait_until_alone(daemon)
