@@ -17,7 +17,7 @@ from .context import Context
 from .supervisor import Supervisor
 from .unfinished import unfinished
 
-BURIED_AT_ONCE: Final = 8  # what one transaction takes along, and others wait for
+BURIED_AT_ONCE: Final = 2  # what one transaction takes along, and others wait for
 REST: Final = 3  # times as long as a burial took, the others have the daemon for themselves
 REST_SECONDS_MAX: Final = 1.0  # what a burial waited for a slow disk was nobody's loss
 
