@@ -373,6 +373,19 @@ class TestNobodyElse:
             goes_on.set()
             assert await host.now() == ["a:2"]
 
+    async def test_one_that_was_attached_and_lost_while_it_waited_is_started_anew(
+        self, host: Host
+    ) -> None:
+        """By what its loss decided: a back-off, and one more failure of the budget."""
+        await host.crash("a", "b")
+        with host.slow("a") as goes_on:
+            assert await host.pass_by(10) == []
+            await host.crash("b")
+            goes_on.set()
+            assert await host.now() == ["a:2"]
+        assert await host.pass_by(19.9) == []
+        assert await host.pass_by(0.1) == ["b:3"]
+
     async def test_nobody_waits_for_one_that_can_not_be_started(self, host: Host) -> None:
         await host.crash("a", "b")
         with host.slow("a") as goes_on:

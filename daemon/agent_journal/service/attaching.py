@@ -210,16 +210,20 @@ async def record_launch(
     *,
     command: list[str] | str | None,
     incident: Incident | None = None,
+    epoch: int | None = None,
 ) -> int | None:
     """Count an attempt that is about to be launched; return its number.
 
     Recorded before the process is started, so that a crash in between counts:
     ``AttemptStarted`` (launched true), state ``resuming``.  *incident* replaces
-    the agent's in the same transaction.  ``None``: the agent is not to be
-    launched any more (attached, ended, parked or compacted meanwhile).
+    the agent's in the same transaction.  *epoch* is the agent's when all this was
+    made up.  ``None``: the agent is not to be launched any more (attached, also if
+    that was lost since; ended, parked or compacted meanwhile).
     """
     head = await head_of(context, uid, agent_id)
     if head.attachment is None or leads_to(head.state, Change.LAUNCHED) is None:
+        return None
+    if epoch not in (None, head.epoch):
         return None
     amendment = Amendment(context, head)
     amendment.advance(Change.LAUNCHED)

@@ -58,7 +58,12 @@ async def counted(
     means, incident = ready
     await turn.comes()
     number = await record_launch(
-        context, record.uid, record.agent_id, command=means.shown, incident=incident
+        context,
+        record.uid,
+        record.agent_id,
+        command=means.shown,
+        incident=incident,
+        epoch=record.epoch,
     )
     if number is None:
         await settle(context, record.uid)  # as ``surely`` does
