@@ -386,6 +386,24 @@ class TestNobodyElse:
         assert await host.pass_by(19.9) == []
         assert await host.pass_by(0.1) == ["b:3"]
 
+    async def test_one_that_is_begun_twice_has_the_place_of_the_newer(self) -> None:
+        """It was attached and lost while it waited, and is due at once: it got on."""
+        async with Host(at_once_max=2) as host:
+            await host.crash("a", "b")
+            with host.slow("a") as goes_on:
+                assert await host.pass_by(10) == []
+                client = await host.attach("b")
+                await host.step(client, "b")
+                client.die()
+                await settled()
+                assert await host.now() == []
+                goes_on.set()
+                assert await host.now() == ["a:2", "b:3"]
+            await host.crash("c")
+            assert await host.pass_by(10) == [], "two are being started"
+            await host.attach_launched("b")
+            assert await host.now() == ["c:2"]
+
     async def test_nobody_waits_for_one_that_can_not_be_started(self, host: Host) -> None:
         await host.crash("a", "b")
         with host.slow("a") as goes_on:

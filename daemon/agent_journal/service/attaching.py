@@ -203,7 +203,7 @@ def _check_epoch(head: Head, epoch: int) -> None:
 # What the resumer records
 
 
-async def record_launch(
+async def record_launch(  # noqa: PLR0913 - what a launch is made of
     context: Context,
     uid: Uid,
     agent_id: AgentId,

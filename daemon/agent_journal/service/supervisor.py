@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from ..errors import JournalError, ShuttingDownError
 from ..model import AgentId, AgentState, Micros, Uid
@@ -58,6 +59,7 @@ class Supervisor:
         self._log = context.log
         self._queue = LaunchQueue(context.clock, self._start)
         self._turns = Turns(context.clock)
+        self._newest: WeakValueDictionary[Name, Turn] = WeakValueDictionary()  # of each on its way
         self._schedule: Schedule[tuple[Alarm, Name]] = Schedule(context.clock, self._due)
         self._launched: dict[Name, Launched] = {}
         self._launching: dict[Name, Launching] = {}
@@ -332,7 +334,7 @@ class Supervisor:
         return record
 
     def _start(self, name: Name, cause: Cause) -> None:
-        turn = self._turns.take()
+        turn = self._newest[name] = self._turns.take()
         self._begin(name, lambda: self._launch(name, cause, turn))
 
     async def _launch(self, name: Name, cause: Cause, turn: Turn) -> None:
@@ -347,7 +349,7 @@ class Supervisor:
                     await self._park(record, str(error))
         if record is not None and attempt is not None:
             await self._start_counted(record, *attempt)
-        else:
+        elif self._newest.get(name) is turn:  # else it was begun anew, and has that one's place
             self._queue.withdrew(name)
 
     async def _start_counted(self, record: AgentRecord, number: int, means: Means) -> None:
