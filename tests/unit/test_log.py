@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -14,10 +15,11 @@ from agent_journal.errors import DamagedError
 from agent_journal.model import Micros, Sequence
 from agent_journal.store.base import AgentNumber, Entry, NewEntry
 from agent_journal.store.log import Log
-from agent_journal.store.rows import PAGE_BYTES, Row, pack_rows, seal_of
+from agent_journal.store.rows import FORMAT_UNSEALED, PAGE_BYTES, Row, pack_rows, seal_of
 from agent_journal.store.runs import Run
 from agent_journal.store.sql import QUERIES
 
+SEALED = struct.Struct("<BIHI")  # format, checksum, count, previous
 EVENT_BYTES = st.sampled_from([0, 9, 900, 5000, PAGE_BYTES, 3 * PAGE_BYTES])
 
 
@@ -38,6 +40,12 @@ def rows_of(batches: list[list[int]]) -> list[Row]:
         rows += pack_rows(first, batch_of(sizes, first), seal)
         first, seal = first + len(sizes), seal_of(rows[-1][1])
     return rows
+
+
+def unsealed(data: bytes) -> bytes:
+    """Return a row as it was written before there were checksums: format 1, count, the rest."""
+    _, _, count, _ = SEALED.unpack_from(data)
+    return struct.pack("<BH", FORMAT_UNSEALED, count) + data[SEALED.size :]
 
 
 def read(rows: list[Row], start: int, end: int) -> Iterator[Entry]:
@@ -107,6 +115,13 @@ class TestDamage:
         rows[self.PLACE : self.PLACE + 1] = pack_rows(
             position, batch_of([40] * size, position), previous=1234
         )
+        self.check(rows, size)
+
+    def test_a_row_from_before_there_were_checksums_is_missing(self, size: int) -> None:
+        """Nothing in those that are left tells of it but where they lie."""
+        rows = [(at, unsealed(data)) for at, data in self.rows(size)]
+        assert len([*read(rows, 0, self.BATCHES * size)]) == self.BATCHES * size
+        del rows[self.PLACE]
         self.check(rows, size)
 
     @pytest.mark.parametrize("change", [0, 3, 7, 9, 20, 45, -1])
