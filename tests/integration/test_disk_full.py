@@ -113,6 +113,18 @@ def check_reads_go_on(connection: RawConnection) -> None:
     assert connection.reply()["ok"]
 
 
+def check_verified(connection: RawConnection) -> None:
+    """See that all of the journal is looked at, and found whole."""
+    cursor, stages = None, set()
+    while "pages" not in stages or cursor is not None:
+        more = {} if cursor is None else {"cursor": cursor}
+        reply = connection.request({"op": "verify", **more})
+        assert reply["ok"], reply
+        assert reply["problems"] == []
+        cursor = reply["cursor"]
+        stages.add(reply["stage"])
+
+
 # Full disks
 
 
@@ -230,6 +242,7 @@ def test_a_disk_that_is_really_full_loses_nothing(tmp_path: Path, kind: str) -> 
             for size in (6 * MIB, 4 * MIB):
                 load.append_until_full(connection)
                 check_reads_go_on(connection)
+                check_verified(connection)
                 load.check()
                 filler.unlink()
                 filler = occupy(place, size)

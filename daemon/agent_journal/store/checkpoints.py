@@ -92,7 +92,7 @@ class Checkpoints:
         self._mark_housekeeping()
         if self.wipe is not None:
             self.wipe.note()
-        blocked, frames, copied = self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        blocked, frames, copied = self._copy("PASSIVE")
         if blocked:
             raise StorageFailedError("SQLite could not checkpoint: it says busy")
         if frames > 0 and copied == frames:
@@ -125,9 +125,19 @@ class Checkpoints:
             mark = self._sums.mark
             self.is_void = True  # first: a mark that could not be synced may be there
             self._put_durably(mark._replace(flags=mark.flags | Flags.EMPTIED, frames=0))
-        blocked, _, _ = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        blocked, _, _ = self._copy("TRUNCATE")
         if blocked:
             raise StorageFailedError("SQLite could not empty its WAL: it says busy")
+
+    def _copy(self, mode: str) -> tuple[int, int, int]:
+        """Have SQLite copy; return whether it was blocked, frames in the WAL, and copied ones."""
+        try:
+            found: tuple[int, int, int] = self._execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise _no_room(self._database) from error
+        return found
 
     def _write_sums(self, sums: PageSums, frames: int) -> None:
         mark = sums.mark
@@ -381,7 +391,11 @@ def _told(database: Path) -> Iterator[None]:
     except OSError as error:
         path = sums_path(database)
         if error.errno in _FULL:
-            raise StorageFullError(
-                f"the disk that holds {path} is full; make room, then send the entry again"
-            ) from error
+            raise _no_room(path) from error
         raise StorageFailedError(f"{path} could not be written: {error}") from error
+
+
+def _no_room(path: Path) -> StorageFullError:
+    return StorageFullError(
+        f"the disk that holds {path} is full; make room, then send the entry again"
+    )

@@ -120,10 +120,6 @@ class Database:
             self.checkpoint(mode)
         except StorageFullError:
             return False
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            return False
         return True
 
     def _make_names_durable(self) -> None:
