@@ -15,6 +15,7 @@ from agent_journal.cli import doctor_disk, doctor_host
 from agent_journal.cli.doctor_daemon import BOOT_ID
 from agent_journal.cli.finding import Finding, Verdict
 from agent_journal.cli.service_manager import ServiceManager
+from agent_journal.client import _discovery
 from agent_journal.testing.daemon import RunningDaemon
 from cli.fake_daemon import FakeDaemon, Run, agent, entry, refused
 
@@ -104,8 +105,7 @@ class TestWithoutADaemon:
         self, run: Run, short_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
-        if Path("/run/agent-journal/journal.sock").exists():
-            pytest.skip("this host has a daemon of its own: what is found without was not checked")
+        monkeypatch.setattr(_discovery, "HOST_SOCKET", f"{short_dir}/no daemon of the host's")
         what = found(run, "--no-fsync")["socket"]["what"]
         assert f"{short_dir}/agent-journal/journal.sock (in $XDG_RUNTIME_DIR)" in what
 
