@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MUTANTS = Path(__file__).parent / "mutants"
 WHAT = "that a failed sync loses nothing"
 # Where nothing is copied out of it, the log only grows, and what was appended to it is
-# what ext4 loses; where it is copied often, it is the database that grows.
+# what ext4 loses; where it is copied often, it is the database that grows, and its new
+# blocks are what is lost, most surely where they are what fails.
 CONFIG = "[commit]\nfree_bytes_min = 0\ncheckpoint_commits = {commits}\n"
 CHECKPOINT_COMMITS = (100_000, 64, 5)
 PER_JOURNAL = 3  # the journal, and each look at it, grow
@@ -43,6 +44,8 @@ def fail(
     config = CONFIG.format(commits=commits)
     with RunningDaemon(directory, database=database, argv=argv, config=config) as daemon:
         failures = Failures(device, daemon, f"{seed}/{directory.name}")
+        if commits == min(CHECKPOINT_COMMITS):
+            failures.growing = database
         if mutant:
             failures.writes = (8,)
         while True:

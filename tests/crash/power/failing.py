@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from agent_journal.testing.daemon import DaemonError, RunningDaemon
@@ -33,6 +34,7 @@ class Failures:
     daemon: RunningDaemon
     seed: str
     writes: tuple[int, ...] = (1, 1, 2, 8)  # that fail; of many the file system gives up
+    growing: Path | None = None  # the file at whose growth they fail; None: at any moment
     checker: Checker = field(default_factory=Checker)
     count: int = 0
     in_doubt: int = 0
@@ -86,6 +88,7 @@ class Failures:
             writer.start()
         if fails_after_s is not None:
             time.sleep(fails_after_s)  # the one thing that is timed here: when the disk fails
+            self._await_growth(writers)
             self.device.fail(random.choice(self.writes))
         for writer in writers:
             writer.join()
@@ -93,6 +96,14 @@ class Failures:
             self._end(talks)
             self.device.heal()
         return talks
+
+    def _await_growth(self, writers: list[Writer]) -> None:
+        """Wait for the file to grow: its new blocks are what the next writes are of."""
+        if self.growing is None:
+            return
+        size = self.growing.stat().st_size
+        while self.growing.stat().st_size == size and any(map(Writer.is_alive, writers)):
+            pass  # no longer than a sync takes, of which a sleep might miss all
 
     def _end(self, talks: list[Talk]) -> None:
         """See the daemon end as it must, unless the write that failed was none of its own."""
