@@ -173,7 +173,16 @@ class Process(DurableAgentBase):
         """Ask for a step."""
         kwargs = options.pop("kwargs", {})
         call = Call(key=key, function=function, args=args, kwargs=kwargs, **options)
-        again = self._steps.handed_again(call)
+        again = self._steps.handed_again(
+            key,
+            function,
+            args,
+            kwargs,
+            call.name,
+            call.effect,
+            call.inputs,
+            call.result_type,
+        )
         if again is not ABSENT:
             return again
         step = self._steps.asked(call)

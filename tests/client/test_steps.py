@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +216,53 @@ class TestResults:
             if "StepCompleted" in entry["event"]
         ]
         assert turns == [("step:a", 1), ("step:b", 2), ("turn:3", 3), ("turn:4", 4)]
+
+
+@contextmanager
+def long_history() -> Iterator[FakeAgents]:
+    """Hold an agent of several pages; the collector goes on as it was before."""
+    journal = FakeAgents()
+    for number in range(2000):
+        journal.record({"StepCompleted": {"key": f"{number}", "name": "n", "result": [number]}})
+    journal.page_entries = 100
+    try:
+        yield journal
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+class TestTheCollector:
+    """What is replayed is kept; to look through it is in vain, and takes as long as reading it."""
+
+    def test_it_does_not_look_through_what_was_read(self) -> None:
+        with long_history() as journal:
+            gc.collect()
+            begun: list[int] = []
+            gc.callbacks.append(lambda phase, _: begun.append(len(phase)))
+            try:
+                Process(journal).attach()
+            finally:
+                gc.callbacks.pop()
+            young = len(gc.get_objects(generation=0))
+            assert not begun
+            assert young < 1000, "and will not as soon as it can"
+            assert gc.isenabled()
+            assert gc.get_freeze_count() == 0
+
+    def test_what_the_program_froze_stays_frozen(self) -> None:
+        with long_history() as journal:
+            gc.freeze()
+            frozen = gc.get_freeze_count()
+            Process(journal).attach()
+            assert gc.get_freeze_count() >= frozen * 0.9  # some of it may be gone
+            assert gc.isenabled()
+
+    def test_where_the_program_does_without_it_it_stays_off(self) -> None:
+        with long_history() as journal:
+            gc.disable()
+            Process(journal).attach()
+            assert not gc.isenabled()
 
 
 class TestFailures:

@@ -156,6 +156,11 @@ class AsyncDurableAgent(DurableAgentBase):
             StepInDoubtError: it may have been called, and may not be called again.
             ReplayMismatchError: the journal holds another step under this key.
         """
+        again = self._steps.handed_again(
+            key, function, args, kwargs, name, effect, inputs, result_type
+        )
+        if again is not ABSENT:
+            return again
         call = Call(
             key=key,
             function=function,
@@ -170,9 +175,6 @@ class AsyncDurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
-        again = self._steps.handed_again(call)
-        if again is not ABSENT:
-            return again
         step = self._steps.asked(call)
         if step.is_done:
             return self._steps.handed(step, call)

@@ -34,9 +34,9 @@ from . import _requests as requests
 from ._agent_errors import FencedError, Suspended, ValueTooLargeError
 from ._command import Command, command_of, launched_attempt
 from ._encoding import CheckedText, json_string, moment_text, timestamp_text
+from ._garbage import collection_paused
 from ._history import History
 from ._programs import AskAhead, Program
-from ._replies import collection_paused
 from ._requests import Request
 from ._results import Appended, Attached
 from ._values import text_of
@@ -157,7 +157,8 @@ class Attempt:
         pages = holding.HistoryPages(
             self.agent_id, 0, self.history.take, until=attached.next_sequence
         )
-        with collection_paused():  # as for a long line: what is read is kept
+        is_long = attached.next_sequence > holding.HISTORY_PAGE_ENTRIES
+        with collection_paused(all_is_old_then=is_long):  # what is read is kept
             yield AskAhead(pages.next_request, holding.PAGES_AHEAD)
         described = yield requests.describe(self.agent_id, None)
         self.created_at = timestamp_text(described.created_at) or ""

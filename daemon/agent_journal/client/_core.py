@@ -36,11 +36,11 @@ from ..errors import (
     ShuttingDownError,
     StorageFullError,
 )
+from ._garbage import collection_paused
 from ._replies import (
     LONG_BYTES,
     LineBuffer,
     ProtocolError,
-    collection_paused,
     decode_reply,
     error_in,
 )

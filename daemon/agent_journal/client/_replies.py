@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from ..errors import JournalError, error_from_code
@@ -23,22 +21,6 @@ class ProtocolError(JournalError):
 
 # A page of entries.
 LONG_BYTES: Final = 1 << 16
-
-
-@contextmanager
-def collection_paused() -> Iterator[None]:
-    """Keep the garbage collector from running while a long line is taken in.
-
-    What is made of it is all kept, in tens of thousands of objects: the collector
-    would look through them some dozen times, which takes longer than decoding them.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class LineBuffer:

@@ -38,16 +38,17 @@ class Call:
     key_parameter: str | None = None
     usage: Callable[[Any], Mapping[str, Any] | None] | None = None
 
-    def given(self) -> Any:  # noqa: ANN401 - what is to be the same next time
-        """Return the step's input: what its function is called with, unless *inputs* is said."""
-        if self.inputs is not ABSENT:
-            return self.inputs
-        given: dict[str, Any] = {}
-        if self.args:
-            given["args"] = self.args
-        if self.kwargs:
-            given["kwargs"] = self.kwargs
-        return given or None
+
+def given_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Any) -> Any:  # noqa: ANN401 - what is to be the same next time
+    """Return a step's input: what its function is called with, unless *inputs* is said."""
+    if inputs is not ABSENT:
+        return inputs
+    given: dict[str, Any] = {}
+    if args:
+        given["args"] = args
+    if kwargs:
+        given["kwargs"] = kwargs
+    return given or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

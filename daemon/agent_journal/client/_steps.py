@@ -33,7 +33,7 @@ from ._current import current_step_variable
 from ._encoding import quoted
 from ._history import ABSENT, DONE, Effect, Record, Status
 from ._programs import Invoke, Program
-from ._step import Call, Ending, Reconciled, Step, name_of
+from ._step import Call, Ending, Reconciled, Step, given_of, name_of
 from ._typed import as_asked
 from ._values import canonical, is_plain_form, plain, text_of
 
@@ -109,25 +109,36 @@ class Steps:
                 raise ValueError("a reconcilable step needs a reconcile function")
         elif effect == _UNSAFE:
             effect = _RECONCILABLE
-        return self._asked_for(call.key, name, call.given(), effect)
+        given = given_of(call.args, call.kwargs, call.inputs)
+        return self._asked_for(call.key, name, given, effect)
 
-    def handed_again(self, call: Call) -> Any:  # noqa: ANN401 - as the program asked
+    def handed_again(  # noqa: PLR0913, PLR0917 - what of a step its record is compared with
+        self,
+        key: str | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        name: str | None,
+        effect: str,
+        inputs: Any,  # noqa: ANN401 - any JSON
+        result_type: Any,  # noqa: ANN401 - any type
+    ) -> Any:  # noqa: ANN401 - as the program asked
         """Return the recorded result of a step that is asked for as it was, else ``ABSENT``.
 
         In a replay nearly all are, by the thousand.  Where that cannot be told at a
         glance, ``asked`` finds out, and says what is wrong.
         """
-        record = self._attempt.history.records.get(call.key)  # type: ignore[arg-type] # None is not there
-        if record is None or record.status is not _COMPLETED or record.effect != call.effect:
+        record = self._attempt.history.records.get(key)  # type: ignore[arg-type] # None is not there
+        if record is None or record.status is not _COMPLETED or record.effect != effect:
             return ABSENT
-        name = call.name or name_of(call.function)
-        if record.name != name or not is_plain_form(record.input, call.given()):
+        name = name or name_of(function)
+        if record.name != name or not is_plain_form(record.input, given_of(args, kwargs, inputs)):
             return ABSENT
-        if call.effect == _RECONCILABLE:  # needs a function, which may not be there
+        if effect == _RECONCILABLE:  # needs a function, which may not be there
             return ABSENT
         self._taken(record.key, name)
         value, record.result = record.result, None  # the program has it now
-        return as_asked(value, call.function, call.result_type, step=record.key)
+        return as_asked(value, function, result_type, step=record.key)
 
     def carry_out(self, step: Step, call: Call) -> Program[Any]:
         """Return the result of a step that was ``asked``: what its function returns now."""

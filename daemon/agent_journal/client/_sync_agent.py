@@ -122,6 +122,11 @@ class DurableAgent(DurableAgentBase):
         """
         if is_coroutine_function(function):
             raise TypeError(f"{function!r} is to be awaited: use connect_async()")
+        again = self._steps.handed_again(
+            key, function, args, kwargs, name, effect, inputs, result_type
+        )
+        if again is not ABSENT:
+            return again
         call = Call(
             key=key,
             function=function,
@@ -136,9 +141,6 @@ class DurableAgent(DurableAgentBase):
             key_parameter=key_parameter,
             usage=usage,
         )
-        again = self._steps.handed_again(call)
-        if again is not ABSENT:
-            return again
         step = self._steps.asked(call)
         if step.is_done:
             return self._steps.handed(step, call)
