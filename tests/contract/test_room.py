@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from agent_journal.errors import StorageFullError
+from agent_journal.store import wiping
 from agent_journal.store.database import Database
 from agent_journal.store.integrity import check_before_open
+from agent_journal.store.page_sums import PageSums
 from agent_journal.store.room import FREE_PAGES_KEPT
 from agent_journal.store.rows import PAGE_BYTES
 from agent_journal.store.sqlite import SqliteStore
@@ -49,6 +52,15 @@ async def filled(store: SqliteStore, agents: int, entries: int = 120) -> PlainJo
         await journal.commit()
     await journal.keep_house()
     return journal
+
+
+async def copy_log(journal: PlainJournal) -> None:
+    """Have the log be copied into the database, and be kept: a checkpoint between commits."""
+    store = journal.store
+    assert isinstance(store, SqliteStore)
+    store.checkpoint_commits = 1
+    await journal.append("last")
+    await journal.keep_house()
 
 
 async def remove(journal: PlainJournal, *agents: int) -> None:
@@ -212,11 +224,20 @@ class TestWritingAnew:
 
 
 class TestWiping:
+    @pytest.mark.parametrize("is_copied", [False, True], ids=["log", "log copied already"])
     async def test_a_crash_at_any_moment_of_it_leaves_a_journal_that_is_whole(
-        self, store: SqliteStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        is_copied: bool,  # noqa: FBT001 - a parameter of the test
+        store: SqliteStore,
+        path: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A page that is written is, until its sum is, one whose sum is not known."""
         journal = await keyed(store)
+        monkeypatch.setattr(wiping, "LAST_PAGES", 8)  # the rest is wiped with commits in between
+        if is_copied:
+            await copy_log(journal)
         left: list[Path] = []
 
         def seen(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,6 +257,7 @@ class TestWiping:
         await store.erase()
         monkeypatch.undo()
         await store.close()
+        assert is_sound(path)
         assert len(left) > 10
         for copy in left:
             check_before_open(copy / path.name)
@@ -246,6 +268,41 @@ class TestWiping:
             await journal.check()
             await journal.store.close()
             assert is_sound(copy / path.name)
+
+    async def test_what_was_wiped_behind_a_checkpoint_stays_summed(
+        self, store: SqliteStore, path: Path
+    ) -> None:
+        """The log still holds such pages as they were, and is not copied once more."""
+        journal = await filled(store, 4, entries=200)
+        for number in range(400):
+            journal.add(f"agent-{number % 7}", key=f"{number * 7919 % 1000:04}-{'key' * 20}")
+            await journal.commit()
+        await remove(journal, 2, 5)
+        await copy_log(journal)
+        assert size_of(path) > (wiping.LAST_PAGES + 10) * PAGE_BYTES
+        await store.erase()
+        await journal.check()
+        await store.close()
+        assert is_sound(path)
+
+    async def test_a_page_whose_sum_is_still_to_be_written_is_wiped_behind_that(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The disk is full when the sums of a checkpoint are written, and then it is not."""
+        journal = await keyed(store)
+        monkeypatch.setattr(wiping, "LAST_PAGES", 8)
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PageSums, "write", full)
+            with pytest.raises(StorageFullError):
+                await copy_log(journal)
+        await store.erase()
+        await journal.check()
+        await store.close()
+        assert is_sound(path)
 
     def test_only_what_lies_between_pointers_and_rows_is_overwritten(self) -> None:
         """And nothing of a page that SQLite did not write."""

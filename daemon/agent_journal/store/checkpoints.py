@@ -12,6 +12,9 @@ anything more is committed:
 Invariant: at any crash, a page whose sum may be wrong is in the WAL.  The next
 start takes such pages from the WAL, and sums them in a checkpoint of its own.
 
+A checkpoint copies the frames that the one before did not, and sums no others:
+the pages of those may have been wiped since, and the WAL has them as they were.
+
 The frames are read by a descriptor of our own: nobody locks the WAL.  The
 database's is held from before SQLite opens it until after it closed it, because
 to close any descriptor of that file drops SQLite's locks.
@@ -61,7 +64,8 @@ class Checkpoints:
         self._sums: PageSums | None = None
         self._buffer = bytearray()
         self._had_rollback = False  # since the WAL was begun anew
-        self._frames = 0  # that the last checkpoint copied
+        self._frames = 0  # of the WAL that are in the database
+        self._summed: tuple[Salts, int] = ((0, 0), 0)  # and so many of which WAL are summed
         self.wipe: Wipe | None = None  # one that is going on
 
     @property
@@ -142,7 +146,8 @@ class Checkpoints:
     def _write_sums(self, sums: PageSums, frames: int) -> None:
         mark = sums.mark
         salts = self._salts()
-        found, pages = self._sums_of_frames(frames, salts, mark.page_bytes)
+        summed = self._summed[1] if self._summed[0] == salts else 0
+        found, pages = self._sums_of_frames(range(summed, frames), salts, mark)
         new = {page: summed for page, summed in found.items() if page <= pages}
         grown = range(mark.pages + 1, pages + 1)
         unwritten = [page for page in grown if page not in new]
@@ -164,6 +169,7 @@ class Checkpoints:
             )
         )
         sums.sync()
+        self._summed = salts, frames
         if is_gone:
             raise StorageFailedError(
                 f"{self._wal_path} was deleted while it was in use; all that it held is in the "
@@ -171,14 +177,14 @@ class Checkpoints:
             )
 
     def _sums_of_frames(
-        self, frames: int, salts: Salts, page_bytes: int
+        self, frames: range, salts: Salts, mark: Mark
     ) -> tuple[dict[int, int], int]:
-        """Return the sums of the pages in the WAL, and of how many pages the database is."""
-        frame_bytes = FRAME_HEADER_BYTES + page_bytes
+        """Return the sums of the pages in *frames*, and of how many pages the database is then."""
+        frame_bytes = FRAME_HEADER_BYTES + mark.page_bytes
         found: dict[int, int] = {}
-        pages = 0
-        for first in range(0, frames, CHUNK_FRAMES):
-            count = min(CHUNK_FRAMES, frames - first)
+        pages = mark.pages
+        for first in frames[::CHUNK_FRAMES]:
+            count = min(CHUNK_FRAMES, frames.stop - first)
             data = self._read(HEADER_BYTES + first * frame_bytes, count * frame_bytes)
             places: dict[int, int] = {}
             for at in range(0, count * frame_bytes, frame_bytes):
@@ -187,7 +193,7 @@ class Checkpoints:
                     raise StorageFailedError(f"{self._wal_path} is not what was written to it")
                 places[page] = at + FRAME_HEADER_BYTES
             for page, at in places.items():
-                found[page] = page_sum(data[at : at + page_bytes])
+                found[page] = page_sum(data[at : at + mark.page_bytes])
         return found, pages
 
     def _read(self, at: int, size: int) -> memoryview:
@@ -358,6 +364,8 @@ class Checkpoints:
     def write_wiped(self) -> None:
         """Overwrite what was found so far."""
         if self.wipe is not None:
+            if self.is_behind:
+                self.finish()  # or its sums of these pages would be put over those of the wipe
             with _told(self._database):
                 self.wipe.write(self._sums)
 
