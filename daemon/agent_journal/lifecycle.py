@@ -112,8 +112,8 @@ def leads_to(state: AgentState, change: Change) -> AgentState | None:
     return TRANSITIONS[state].get(change)
 
 
-def advance(state: AgentState, change: Change) -> AgentState:
-    """Return the state that *change* leads to from *state*.
+def advance(state: AgentState, change: Change, agent_id: str) -> AgentState:
+    """Return the state that *change* leads to from *state*; *agent_id* is for who is refused.
 
     Raises:
         AgentFinishedError: the agent has ended.
@@ -122,24 +122,24 @@ def advance(state: AgentState, change: Change) -> AgentState:
     """
     state_after = leads_to(state, change)
     if state_after is None:
-        raise _refusal(state, change)
+        raise _refusal(state, change, agent_id)
     return state_after
 
 
-def _refusal(state: AgentState, change: Change) -> JournalError:
+def _refusal(state: AgentState, change: Change, agent_id: str) -> JournalError:
     if is_terminal(state):
         return AgentFinishedError(
-            f"the agent is {state} and takes no more entries; "
-            "compact it to begin again under the same id, or use another id",
+            f"{agent_id} is {state} and takes no more entries; compact it to begin again "
+            "under the same id, or use another id",
             state=state.value,
         )
     if state is _PARKED:
         return ParkedError(
-            "the agent is parked and waits for a person; "
+            f"{agent_id} is parked and waits for a person; "
             "see why with describe, then let it go on with resume, or end it with cancel"
         )
     return AgentUnfinishedError(
-        f"the agent is {state} and can't be {change} now; look at it with describe",
+        f"{agent_id} is {state} and can't be {change} now; look at it with describe",
         state=state.value,
     )
 

@@ -141,18 +141,18 @@ class Model(Journal):
         return found
 
     def _refusals(self, agent: Agent, request: Request) -> list[Answer]:
-        found = []
+        """Return the first of the refusals that apply: of its end, of the fence, of its place."""
         epoch, expected = request.get("epoch") or 0, request.get("expected_sequence")
+        if agent.is_terminal and agent.entries:
+            return [no(request, "agent_finished", state=agent.state)]
         if epoch != agent.epoch or (agent.epoch and agent.state in GIVEN_UP):
-            found.append(no(request, "stale_epoch", current=agent.epoch))
+            return [no(request, "stale_epoch", current=agent.epoch)]
+        if agent.state == "parked":
+            return [no(request, "parked")]
         if expected is not None and expected != len(agent.entries):
             actual = len(agent.entries)
-            found.append(no(request, "sequence_conflict", expected=expected, actual=actual))
-        if agent.is_terminal and agent.entries:
-            found.append(no(request, "agent_finished", state=agent.state))
-        if agent.state == "parked":
-            found.append(no(request, "parked"))
-        return found
+            return [no(request, "sequence_conflict", expected=expected, actual=actual)]
+        return []
 
     def _record(self, uid: int, request: Request, fields: list[Request], position: int) -> None:
         agent = self.begin(uid, request["agent_id"])

@@ -146,8 +146,8 @@ async def never(*_: Any) -> Any:
 
 
 BREAKS: dict[str, tuple[object, str, Any]] = {
-    "a writer behind an end": (appending, "_check_alive", lambda *_: None),
-    "a stale writer": (appending, "_check_fence", lambda *_: None),
+    "a writer behind an end": (appending, "_check_state", lambda *_: None),
+    "a stale writer": (appending, "_check_epoch", lambda *_: None),
     "a repeat": (Recorder, "_repeat_in_place", never),
     "a signal that is there already": (attaching, "has_signal_behind", never),
     "an owner that outlived a park": (steering, "_unparking", lambda *_: Change.UNPARKED),

@@ -44,10 +44,10 @@ def test_every_state_with_every_change(state: AgentState, change: Change) -> Non
     after = LEADS_TO[state, change]
     assert leads_to(state, change) is after
     if after is not None:
-        assert advance(state, change) is after
+        assert advance(state, change, "a") is after
         return
     with pytest.raises(JournalError) as refused:
-        advance(state, change)
+        advance(state, change, "a")
     if is_terminal(state):
         assert type(refused.value) is AgentFinishedError
         assert "compact" in refused.value.message

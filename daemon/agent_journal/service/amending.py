@@ -98,7 +98,7 @@ class Amendment:
         Raises:
             RequestError: this can't happen to it now; nothing was changed.
         """
-        self._head.state = advance(self._head.state, change)
+        self._head.state = advance(self._head.state, change, self._head.agent_id)
 
     def record(self, event: bytes, *, key: str | None = None, iteration: int = 0) -> Sequence:
         """Add an entry; return its sequence."""

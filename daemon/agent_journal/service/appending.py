@@ -174,8 +174,7 @@ class Recorder:
 
     def _record_all(self, namespace: Namespace, head: Head, request: Append, run: Run) -> None:
         """Add the entries of *request*, whose form and keys were checked."""
-        _check_fence(head, request)
-        _check_alive(head)
+        _check_open(head, request)
         sources: Seq[Append | EntryFields] = request.entries or [request]
         first = head.next_sequence
         for source in sources:
@@ -232,7 +231,7 @@ class Recorder:
                 if reply is not None:
                     return reply
                 head = await head_of(self._context, uid, head.agent_id)
-                _check_fence(head, request)  # it is no repeat, so it is refused
+                _check_open(head, request)  # it is no repeat, so it is refused
                 continue
             number, turns = head.number, head.keys_turns
             used = {key: await self._context.store.find_key(number, key) for key in keys}
@@ -327,18 +326,19 @@ def _may_be_repeat(head: Head, request: Append) -> bool:
     )
 
 
-def _check_fence(head: Head, request: Append) -> None:
-    """Refuse an append that was made with another state of the agent in mind."""
-    epoch = request.epoch or 0
-    if epoch != head.epoch:
-        advice = (
-            f"this append carries {epoch}: another attempt took over, stop writing"
-            if epoch
-            else 'this append carries none: its owner alone writes, with the "epoch" of its attach'
-        )
-        raise StaleEpochError(
-            f"{head.agent_id} is held by epoch {head.epoch}; {advice}", current=head.epoch
-        )
+def _check_open(head: Head, request: Append) -> None:
+    """Refuse an append that comes too late, or was made with another state in mind.
+
+    An agent that has ended says so to everybody.  Then who is fenced off is told so,
+    and the owner that the agent is parked, before anything of sequences: an entry of the
+    daemon's own (``Parked``, ``Cancelled``) has moved these, and is what matters.
+    """
+    is_over = is_terminal(head.state)
+    if is_over and head.next_sequence:  # one that was emptied may begin again
+        _check_state(head)
+    _check_epoch(head, request.epoch or 0)
+    if not is_over:
+        _check_state(head)
     expected = request.expected_sequence
     if expected is not None and expected != head.next_sequence:
         raise SequenceConflictError(
@@ -349,17 +349,35 @@ def _check_fence(head: Head, request: Append) -> None:
         )
 
 
-def _check_alive(head: Head) -> None:
-    """Refuse entries behind the end; an agent that was emptied may begin again."""
-    if is_terminal(head.state) and not head.next_sequence:
-        return
+def _check_state(head: Head) -> None:
     if head.epoch and head.state in GIVEN_UP:
         raise StaleEpochError(
             f"{head.agent_id} is {head.state}: the attempt of epoch {head.epoch} is over; "
             "stop writing, or attach again",
             current=head.epoch,
         )
-    advance(head.state, Change.RECORDED)
+    advance(head.state, Change.RECORDED, head.agent_id)
+
+
+def _check_epoch(head: Head, epoch: int) -> None:
+    if epoch == head.epoch:
+        return
+    if not head.epoch:
+        text = (
+            f"nobody ever attached to {head.agent_id}, and this append carries epoch {epoch}; "
+            "append without one, or attach first"
+        )
+    elif epoch:
+        text = (
+            f"{head.agent_id} is at epoch {head.epoch}, and this append carries {epoch}: "
+            "another attempt took over, stop writing"
+        )
+    else:
+        text = (
+            f"{head.agent_id} is at epoch {head.epoch}, and this append carries none: "
+            'its owner alone writes, with the "epoch" of its attach'
+        )
+    raise StaleEpochError(text, current=head.epoch)
 
 
 def _change(head: Head, name: str, event: bytes) -> None:
@@ -371,7 +389,7 @@ def _change(head: Head, name: str, event: bytes) -> None:
     if name == TERMINATED:
         reason = terminated_reason(event)
         change = Change.COMPLETED if reason == "Completed" else Change.FAILED
-        head.state, head.reason = advance(head.state, change), reason
+        head.state, head.reason = advance(head.state, change, head.agent_id), reason
         head.attachment = None
     head.is_new = False
 

@@ -109,7 +109,7 @@ def _check_free(caller: Caller, head: Head, *, take_over: bool) -> Hold | None:
     """
     if is_terminal(head.state) and not head.next_sequence:
         return None  # compacted: it begins again
-    advance(head.state, Change.ATTACHED)
+    advance(head.state, Change.ATTACHED, head.agent_id)
     if head.state is not AgentState.RUNNING:
         return None
     held = _holder(caller.context, head)
@@ -193,11 +193,13 @@ async def detach(caller: Caller, request: Detach) -> dict[str, object]:
 
 def _check_epoch(head: Head, epoch: int) -> None:
     if epoch != head.epoch or not epoch:
-        raise StaleEpochError(
-            f"{head.agent_id} is held by epoch {head.epoch}, not by {epoch}; "
-            "another attempt took over: stop",
-            current=head.epoch,
+        text = (
+            f"{head.agent_id} is at epoch {head.epoch}, not at {epoch}: another attempt took over, "
+            "stop"
         )
+        if not head.epoch or not epoch:
+            text = f"who has attached to {head.agent_id} can detach, with the epoch it was given"
+        raise StaleEpochError(text, current=head.epoch)
 
 
 # What the resumer records

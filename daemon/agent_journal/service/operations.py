@@ -200,7 +200,7 @@ async def compact(caller: Caller, request: Compact) -> dict[str, object]:
         raise NotFoundError(f"there is no agent {head.agent_id} of uid {uid} any more")
     if not is_terminal(head.state) and not request.force:
         raise AgentUnfinishedError(
-            f"{head.agent_id} is {head.state}; finish it with Terminated first, "
+            f"{head.agent_id} is {head.state}; finish it with Terminated or cancel it first, "
             'or send "force": true to lose its entries',
             state=head.state.value,
         )

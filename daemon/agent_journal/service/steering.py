@@ -161,7 +161,7 @@ async def decide(caller: Caller, request: Decide) -> dict[str, object]:
             "only about a step that began and did not end there is something to decide",
             field="step",
         )
-    advance(head.state, Change.TOLD)
+    advance(head.state, Change.TOLD, head.agent_id)
     held = context.owners.holder((uid, agent.agent_id))
     if held is not None and head.state is AgentState.RUNNING:
         raise AgentAttachedError(
@@ -183,7 +183,7 @@ async def park(caller: Caller, request: Park) -> dict[str, object]:
     uid = caller.namespace(request.uid)
     head = await _known_head(caller, uid, request.agent_id)
     if head.state is not AgentState.PARKED:
-        advance(head.state, Change.PARKED)
+        advance(head.state, Change.PARKED, head.agent_id)
         await attaching.park(context, uid, head.agent_id, reason=request.reason or "")
     else:
         await settle(context, uid)  # it may still be on its way
@@ -229,7 +229,7 @@ async def resume(caller: Caller, request: Resume) -> dict[str, object]:
         amendment.record(event("Unparked", {"reason": request.reason}))
         head.reason = None
     else:
-        advance(state, Change.TOLD)  # an agent that has ended is not resumed
+        advance(state, Change.TOLD, head.agent_id)  # one that has ended is not resumed
     if head.state is not AgentState.RUNNING:
         head.attempts = 0
     if head.attachment is not None:
