@@ -454,7 +454,7 @@ class TestDoubt:
     ) -> None:
         interrupted(journal)
         agent = Process(journal).attach()
-        with pytest.raises(StepInDoubtError, match="decide report-42 'pay'") as caught:
+        with pytest.raises(StepInDoubtError, match="decide report-42 pay") as caught:
             agent.step("pay", never, 5, name="pay")
         step: Any = caught.value.step
         assert step.is_in_doubt
@@ -530,6 +530,38 @@ class TestDoubt:
         done = agent.step("pay", lambda amount: amount, 5, name="pay", reconcile=lambda _: None)
         assert done == 5
         assert names(journal).count("StepStarted") == 2
+
+    def test_a_program_that_leaves_by_it_waits_for_a_person(self, journal: FakeAgents) -> None:
+        """Started again it would find the same doubt, until its attempts are used up."""
+        interrupted(journal)
+        agent = Process(journal, launcher="worker").attach()
+        with pytest.raises(StepInDoubtError) as caught:
+            agent.step("pay", never, 5, name="pay")
+        doubts = [caught.value, ExceptionGroup("tasks", [ValueError(), caught.value])]
+        for error in doubts:
+            journal.state = "running"
+            assert agent.leave(error) is None  # what it raised goes on
+            assert journal.state == "parked"
+            assert "step 'pay'" in journal.named("Parked")[-1]["reason"]
+            agent = Process(journal, launcher="worker").attach()
+
+    def test_one_that_nobody_starts_again_is_left_as_it_is(self, journal: FakeAgents) -> None:
+        interrupted(journal)
+        agent = Process(journal).attach()
+        with pytest.raises(StepInDoubtError) as caught:
+            agent.step("pay", never, 5, name="pay")
+        assert agent.leave(caught.value) is None
+        assert journal.state == "running"
+
+    def test_what_reconcile_could_not_tell_it_may_tell_next_time(self, journal: FakeAgents) -> None:
+        interrupted(journal, effect="reconcilable", reconcile=never)
+        agent = Process(journal, launcher="worker").attach()
+        with pytest.raises(StepInDoubtError) as caught:
+            agent.step(
+                "pay", never, 5, name="pay", effect="reconcilable", reconcile=lambda _: 1 / 0
+            )
+        assert agent.leave(caught.value) is None
+        assert journal.state == "running"
 
     def test_a_reconcile_that_cannot_tell_leaves_it_in_doubt(self, journal: FakeAgents) -> None:
         def look(_: int) -> None:

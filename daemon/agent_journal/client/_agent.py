@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final, TypeVar, overload
 
 from ..clock import Clock
 from ..errors import JournalError
-from ._agent_errors import EXIT_SUSPENDED, FencedError, ReplayWarning, Suspended
+from ._agent_errors import (
+    EXIT_SUSPENDED,
+    FencedError,
+    ReplayWarning,
+    StepInDoubtError,
+    Suspended,
+)
 from ._attempt import AgentOptions, Attempt
 from ._current import current_agent_variable, current_step_variable
 from ._pauses import Pauses
@@ -150,11 +157,25 @@ class DurableAgentBase:
                 return fenced
         if error is None and not attempt.is_ended:
             yield from self._finish(None)
+        doubt = _doubt_in(error)
+        if doubt is not None and attempt.is_resumable:
+            # Started again, it would find the same doubt.  What it raised is what is to be seen.
+            with suppress(JournalError, Suspended):
+                yield from attempt.park(f"step {doubt.step.key!r} is in doubt")
         # What is wrong between the journal and the program is not the agent's end.
         is_own = isinstance(error, Exception) and not isinstance(error, JournalError)
         if is_own and attempt.options.on_error == "fail" and not attempt.is_ended:
             yield from self._fail("Failed", error)
         return None
+
+
+def _doubt_in(error: BaseException | None) -> StepInDoubtError | None:
+    """Return what only a person can decide; what ``reconcile`` could not tell, it may next time."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_doubt_in, error.exceptions)), None)
+    if isinstance(error, StepInDoubtError) and error.__cause__ is None:
+        return error
+    return None
 
 
 def _is_made_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -92,6 +92,7 @@ class Attempt:
         self.resumed = False
         self.created_at = ""
         self.suspend_after_s = inf
+        self.is_resumable = False  # somebody starts it again when this process is gone
         self.is_attached = False
         self.is_ended = False
         self.suspended: Suspended | None = None
@@ -149,8 +150,8 @@ class Attempt:
         self.resumed = attached.resumed
         self._pid = os.getpid()
         # Nobody should wait for an agent that nobody can start again.
-        is_resumable = command is not None or options.launcher is not None or is_launched
-        default_s = SUSPEND_AFTER_S if is_resumable else inf
+        self.is_resumable = command is not None or options.launcher is not None or is_launched
+        default_s = SUSPEND_AFTER_S if self.is_resumable else inf
         self.suspend_after_s = (
             default_s if options.suspend_after_s is None else options.suspend_after_s
         )

@@ -397,11 +397,13 @@ class Steps:
                 raise ValueError(f"in_doubt is 'raise', 'park' or 'rerun', not {in_doubt!r}")
 
     def _doubt(self, step: Step, more: str = "") -> StepInDoubtError:
-        command = f"agent-journal decide {self._attempt.agent_id} {step.key!r}"
+        from shlex import join  # noqa: PLC0415 - hardly ever needed
+
+        command = join(["agent-journal", "decide", self._attempt.agent_id, step.key])
         return StepInDoubtError(
             f"step {step.key!r} ({step.name}, {step.effect}) is in doubt: it was begun (sequence "
             f"{step.record.sequence}) and no end of it is recorded, so it may have happened or "
-            f"not{more}; find out, then '{command} --rerun' or '... --result JSON'",
+            f"not{more}; find out, then: {command} --rerun (or --result JSON)",
             step,
             key=step.key,
             sequence=step.record.sequence,
