@@ -67,7 +67,7 @@ class Killer:
                     self._pause.wait(self.chance.uniform(0.05, LIFE_S_MAX))
                     self._kill(process)
                 _, said = process.communicate(timeout=PATIENCE_S)
-            if process.returncode == 0 or "the agent is completed" in said:
+            if process.returncode == 0 or f"{agent_id} is completed" in said:
                 return  # (it was killed when all was recorded)
             # One that starts while the daemon is down says so, and is started again.
             assert process.returncode == -9 or "DaemonNotRunningError" in said, said
