@@ -293,6 +293,41 @@ class TestBlocking:
             assert agent.step("two", key) != first
         assert "Forked" in names(journal, "report-b")
 
+    def test_a_fork_is_gone_on_with_by_the_program_that_names_its_source(
+        self, journal: Client, worker: Worker
+    ) -> None:
+        """The daemon starts it with the recorded command, in which the first one's id stands."""
+        assert worker.end(worker.start("report", 3, "sleep=3600"))[0] == EXIT_SUSPENDED
+        (at, *_) = [
+            entry.sequence
+            for entry in journal.read("report")
+            if entry.name == "StepStarted" and entry.payload["key"] == "act-1"
+        ]
+        journal.fork("report", at_sequence=at, new_agent_id="report-b")
+        journal.resume("report-b")
+        until(lambda: worker.done() == ["0", "1", "1"])
+        assert journal.describe("report").attempts == 1
+        journal.fork("report-b", at_sequence=at + 1, new_agent_id="report-c")
+        journal.resume("report-c")
+        until(lambda: worker.done() == ["0", "1", "1", "1"])
+
+    async def test_and_by_one_that_a_person_starts(
+        self, daemon: RunningDaemon, journal: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with journal.agent("report", command=False) as agent:
+            agent.step("one", abs, -1)
+        journal.fork("report", at_sequence=1, new_agent_id="report-b")
+        monkeypatch.setenv("AGENT_JOURNAL_AGENT_ID", "report-b")
+        monkeypatch.setenv("AGENT_JOURNAL_SOCKET", str(daemon.socket))
+        async with connect_async(daemon.socket) as client:
+            async with client.agent("report", command=False) as fork:
+                assert fork.agent_id == "report-b"
+            async with client.agent("another", command=False) as another:
+                assert another.agent_id == "another"
+        monkeypatch.setenv("AGENT_JOURNAL_AGENT_ID", "new")
+        with journal.agent("third", command=False) as third:
+            assert third.agent_id == "third"
+
     def test_a_changed_program_is_told_so(self, journal: Client) -> None:
         with pytest.raises(LookupError), journal.agent("report") as agent:
             agent.step("one", abs, -1)

@@ -34,6 +34,7 @@ from . import _requests as requests
 from ._agent_errors import FencedError, Suspended, ValueTooLargeError
 from ._command import Command, command_of, launched_attempt
 from ._encoding import CheckedText, json_string, moment_text, timestamp_text
+from ._forks import meant
 from ._garbage import collection_paused
 from ._history import History
 from ._programs import AskAhead, Program
@@ -126,6 +127,8 @@ class Attempt:
 
     def attach(self) -> Program[None]:
         """Become the owner and read what is recorded."""
+        self.agent_id = yield from meant(self.agent_id)
+        self._id_text = json_string(self.agent_id, "agent_id")
         options = self.options
         is_own_command = options.command is None and options.launcher is None
         command = None
