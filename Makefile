@@ -16,6 +16,7 @@ help:  ## list the targets
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11"; exit 1; }
+	@echo "setting up $(VENV), once: the pinned packages are fetched (needs the network)"
 	@$(PYTHON) -m venv $(VENV) \
 	    || { echo "the venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt

@@ -93,13 +93,13 @@ def test_the_report_is_written_though_its_agent_is_killed(desk: Desk) -> None:
     process.kill()
     said, _ = process.communicate()
     assert said.count("asking the model") == 1
-    end = desk.end_of("report-42")
+    end = desk.end_of("report-45")
     assert end == {"answers": ["an answer to 'what is rain?'", "an answer to 'why rain?'"]}
     # The step in flight is idempotent, and was called again; what was done before was not.
     assert log.read_text().split("\n") == ["what is rain?", "why rain?", "why rain?", ""]
-    starts = [e.payload["key"] for e in desk.journal.read("report-42") if e.name == "StepStarted"]  # type: ignore[index]
+    starts = [e.payload["key"] for e in desk.journal.read("report-45") if e.name == "StepStarted"]  # type: ignore[index]
     assert starts == ["plan", "search:1", "search:2", "search:2"]
-    assert desk.journal.describe("report-42").attempts == 2
+    assert desk.journal.describe("report-45").attempts == 2
 
 
 def test_the_report_is_written_where_nothing_happens(desk: Desk) -> None:
