@@ -9,6 +9,7 @@ import pytest
 
 from agent_journal.cli.failures import FAILURES, ExitCode, failure_of
 from agent_journal.client import DaemonNotRunningError, ProtocolError
+from agent_journal.client._core import NotAnsweringError
 from agent_journal.errors import ERRORS, ConfigError, JournalError
 from cli.fake_daemon import FakeDaemon, Run, refused
 
@@ -35,12 +36,13 @@ EXPECTED = {
     "storage_failed": 1,
     "connection_lost": 75,
     "daemon_not_running": 3,
+    "not_answering": 75,
     "protocol_error": 1,
 }
 
 
 def test_every_code_is_in_the_table() -> None:
-    known = {*ERRORS, DaemonNotRunningError.code, ProtocolError.code}
+    known = {*ERRORS, DaemonNotRunningError.code, NotAnsweringError.code, ProtocolError.code}
     assert set(FAILURES) == known == set(EXPECTED)
 
 

@@ -62,7 +62,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _came_from_the_daemon(error: JournalError) -> bool:
-    return error.code not in {"connection_lost", "daemon_not_running"}
+    return error.code not in {"connection_lost", "daemon_not_running", "not_answering"}
 
 
 def _error_reply(request: dict[str, object], error: JournalError) -> dict[str, object]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from .. import __version__
 from ..clock import Clock
 from ..errors import JournalError
-from .failures import FAILURES
+from .connection import client_for
+from .failures import FAILURES, failure_of
 from .finding import Finding, note, well, wrong
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def _no_answer(error: Exception, start: str) -> Finding:
     code = getattr(error, "code", "")
     if code == "daemon_not_running":
         return wrong("daemon", "none answers", start)
-    hint = FAILURES[code][1] if code in FAILURES else "agent-journal ping, and the daemon's log"
-    message = getattr(error, "message", None) or str(error)
-    return wrong(
-        "daemon", f"{message} ({code or 'failed'})", hint.format(command="ping", agent="ID")
-    )
+    if code not in FAILURES:
+        what = f"{getattr(error, 'message', None) or error} ({code or 'failed'})"
+        return wrong("daemon", what, "agent-journal ping, and the daemon's log")
+    failure = failure_of(error, command="doctor", agent="ID")
+    return wrong("daemon", failure.what, failure.hint)
 
 
 def _number(value: object) -> int:
@@ -184,6 +185,4 @@ def _named(ids: list[str]) -> str:
 
 def journal_for(path: Path) -> Client:
     """Return a client that asks once."""
-    from ..client import connect  # noqa: PLC0415 - imported when there is something to ask
-
-    return connect(path, timeout_s=ANSWER_S, retry_s=0)
+    return client_for(path, retry_s=0, silence_s=ANSWER_S)

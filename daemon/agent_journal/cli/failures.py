@@ -128,6 +128,10 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
         ExitCode.NOT_RUNNING,
         "agent-journald & or systemctl --user start agent-journald.socket, or another --socket",
     ),
+    "not_answering": (
+        ExitCode.TRY_AGAIN,
+        "systemctl status agent-journald (--user for your own), and agent-journal doctor",
+    ),
     "protocol_error": (ExitCode.FAILED, "another --socket: what answers there is not the daemon"),
 }
 
@@ -135,6 +139,14 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
 HINTS_OF_COMMANDS: Final[dict[tuple[str, str], str]] = {
     ("agent_unfinished", "forget"): "agent-journal forget {agent} --force, if it may be lost",
 }
+
+# Commands that change nothing: when the connection is lost, nothing is in doubt.
+READING: Final = frozenset(
+    {
+        *("describe", "disk-usage", "doctor", "export", "log", "ls", "metrics", "ping"),
+        *("read", "show", "stats", "tail", "top", "trace", "verify", "verify-replay", "why"),
+    }
+)
 
 
 def failure_of(error: Exception, *, command: str, agent: str | None) -> Failure:
@@ -166,6 +178,12 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
         message = message.partition(";")[0]  # the client's advice; ours stands on the next line
     what = f"{message} ({code})"
     hint = HINTS_OF_COMMANDS.get((code, command), hint)
+    if code == "connection_lost" and command in READING:
+        hint = "agent-journal {command} again; agent-journal doctor, if that fails too"
+    if "pid" in error.details and code == "not_answering":
+        hint = (
+            "ps -o pid,stat,etime,args -p {pid}; kill -CONT {pid} if its STAT is T, else restart it"
+        )
     if "retry_ms" in error.details:
         hint = f"again in {error.details['retry_ms']} ms, with fewer requests at once"
     elif "keys" in error.details and command == "append":
@@ -173,6 +191,7 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
     import shlex  # noqa: PLC0415 - only where something failed
 
     named = {"agent": shlex.quote(agent or "AGENT"), "key": shlex.quote(_key(error))}
+    named["pid"] = str(error.details.get("pid"))
     return Failure(exit_code, what, hint.format(command=command, **named))
 
 

@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what was asked for."""
     _check(arguments)
     terminal = standard_output()
-    with connected(arguments) as journal:
+    with connected(arguments, follows=arguments.follow) as journal:
         from .entry_filter import EntryFilter  # noqa: PLC0415 - imports the client
         from .entry_lines import writer  # noqa: PLC0415 - likewise
         from .entry_source import Source  # noqa: PLC0415 - likewise

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..clock import Clock
 from .arguments import natural
+from .connection import client_for
 from .failures import ExitCode
 from .output import print_json
 from .terminal import harmless, standard_output
@@ -27,13 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the time of each round trip."""
-    from ..client import connect, find_socket  # noqa: PLC0415 - as in every command
+    from ..client import find_socket  # noqa: PLC0415 - as in every command
 
     clock = Clock()
     socket = str(arguments.socket or find_socket())
     terminal = standard_output()
     # No second try: whether it answers now is the question.
-    with connect(socket, retry_s=0) as journal:
+    with client_for(socket, retry_s=0, silence_s=arguments.wait) as journal:
         journal.ping()  # connects; not part of a round trip
         for _ in range(arguments.count):
             began = clock.monotonic()

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if last is None and arguments.from_position is None:
         last = LAST_DEFAULT
     terminal = standard_output()
-    with connected(arguments) as journal:
+    with connected(arguments, follows=not arguments.no_follow) as journal:
         what: dict[str, Any] = {
             "agent_id": arguments.agent,
             "from_position": arguments.from_position,

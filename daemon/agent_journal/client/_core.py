@@ -53,6 +53,8 @@ T = TypeVar("T")
 # How much is handed to the socket at once: several times its buffer.
 SEND_BYTES: Final = 1 << 18
 
+STEADY_S: Final = 2.0  # a connection that held for so long was a good one
+
 
 class DaemonNotRunningError(JournalError):
     """Nothing listens at the socket; nothing was recorded."""
@@ -60,6 +62,13 @@ class DaemonNotRunningError(JournalError):
     code: ClassVar[str] = "daemon_not_running"
     outcome: ClassVar[Outcome] = Outcome.NOT_RECORDED
     retryable: ClassVar[bool] = True
+
+
+class NotAnsweringError(JournalError):
+    """Something listens at the socket and says nothing; what was not sent was not recorded."""
+
+    code: ClassVar[str] = "not_answering"
+    outcome: ClassVar[Outcome] = Outcome.NOT_RECORDED
 
 
 class Conversation:
@@ -83,6 +92,7 @@ class Conversation:
         self._not_before = 0.0
         self._was_connected = False
         self._is_connected = False
+        self._connected_at: float | None = None
         self._is_leaving = False  # the daemon said that it is going
         self._latest_error: JournalError | None = None
 
@@ -182,9 +192,15 @@ class Conversation:
 
     # What the shell reports.
 
-    def connected(self) -> None:
+    @property
+    def is_first_failure(self) -> bool:
+        """Tell whether what just failed is to be tried again, for the first time."""
+        return self._failures == 1 and self._unsettled > 0
+
+    def connected(self, now: float | None = None) -> None:
         """Note that there is a connection, over which nothing was sent yet."""
         self._is_connected = self._was_connected = True
+        self._connected_at = now
 
     def disconnected(self) -> None:
         """Note that the connection has ended."""
@@ -199,6 +215,7 @@ class Conversation:
 
     def failed(self, error: JournalError, now: float) -> None:
         """Note that connecting failed or the connection was lost, and why."""
+        self._forgive_streams(now)
         not_underway = {ticket.number for ticket in (*self._waiting, *self._held)}
         self.disconnected()
         self._failures += 1
@@ -211,6 +228,19 @@ class Conversation:
             may_repeat = ticket.request.may_repeat or ticket.number in not_underway
             if is_final or not may_repeat or not self._has_time(ticket, now, delay_s):
                 self._settle(ticket, error=verdict_on(error, ticket))
+
+    def _forgive_streams(self, now: float) -> None:
+        """Begin to count anew for streams whose connection held.
+
+        Over a journal in which nothing happens no line comes to say that all is well.
+        """
+        since, self._connected_at = self._connected_at, None
+        if since is None or now - since < STEADY_S:
+            return
+        for ticket in self._sent:
+            if ticket.request.is_stream:
+                ticket.give_up_at = None
+                self._failures = 0
 
     def receive(self, data: bytes, now: float) -> None:
         """Take what the daemon sent, and settle the tickets that it answers.

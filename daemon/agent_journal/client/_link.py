@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..clock import Clock
 from ..errors import (
@@ -26,6 +26,9 @@ from ..errors import (
 from ..value import Value
 from ._core import Conversation, DaemonNotRunningError
 from ._discovery import SOCKET_VARIABLE, socket_path
+
+if TYPE_CHECKING:
+    from ._patience import Watch
 
 # Beyond 128 KiB the C library maps memory for each read anew.
 RECEIVE_BYTES: Final = 1 << 16
@@ -61,6 +64,13 @@ class Wait(Value):
     seconds: float | None
 
 
+class Patience(Value, kw_only=True):
+    """For how long the daemon may say nothing at all (``_patience``)."""
+
+    silence_s: float
+    start_s: float = 0.0  # while its process is at work
+
+
 class Settings(Value, kw_only=True):
     """What all connections of one client have in common."""
 
@@ -68,6 +78,16 @@ class Settings(Value, kw_only=True):
     timeout_s: float | None
     retry_s: float
     clock: Clock
+    patience: Patience | None = None  # None: whoever keeps the connection open is waited for
+    on_lost: Callable[[JournalError], None] | None = None  # called once for each outage
+
+    def watch(self) -> Watch | None:
+        """Return what tells when somebody has waited for too long; ``None``: nothing does."""
+        if self.patience is None:
+            return None
+        from ._patience import Watch  # noqa: PLC0415 - the command line's
+
+        return Watch(self.patience, self)
 
     def new_conversation(self) -> Conversation:
         """Return a conversation that nothing was said in yet."""
@@ -88,6 +108,7 @@ class Link:
         self._address = settings.address
         self._now = settings.clock.monotonic
         self._before_close = before_close
+        self._on_lost = settings.on_lost
         self._socket: socket.socket | None = None
         self._outgoing = bytearray()
 
@@ -106,9 +127,9 @@ class Link:
                 try:
                     self._socket = self._address.connect()
                 except JournalError as error:
-                    conversation.failed(error, now)
+                    self._failed(error)
                 else:
-                    conversation.connected()
+                    conversation.connected(now)
         seconds = conversation.wake_s(now)
         if self._socket is None:
             return Wait(None, readable=False, writable=False, seconds=seconds)
@@ -141,7 +162,19 @@ class Link:
     def lose(self, error: JournalError) -> None:
         """Give the connection up because of *error*; the conversation goes on over another."""
         self.close()
+        self._failed(error)
+
+    def _failed(self, error: JournalError) -> None:
         self._conversation.failed(error, self._now())
+        if self._on_lost is not None and self._conversation.is_first_failure:
+            self._on_lost(error)
+
+    @property
+    def peer_pid(self) -> int | None:
+        """The process that listens at the other end, where that can be told."""
+        from ._patience import peer_pid  # noqa: PLC0415 - only where nothing is heard
+
+        return None if self._socket is None else peer_pid(self._socket)
 
     def wake(self) -> None:
         """Make whoever waits for the socket look again; for another thread."""

@@ -217,6 +217,9 @@ def ping() -> Request[None]:
 
 _REPEATABLE: Final = frozenset({"agents", "describe", "hello", "ping", "read", "stats"})
 
+# Those that change nothing: whatever becomes of one, nothing is in doubt.
+READING: Final = _REPEATABLE | {"disk_usage", "export", "tail", "verify", NOTHING}
+
 
 def raw(fields: Mapping[str, object]) -> Request[dict[str, Any]]:
     """Ask what *fields* ask; the answer keeps the id that *fields* have, or has none.

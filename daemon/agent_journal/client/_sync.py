@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from ..clock import Clock
 from ..errors import ConnectionLostError, JournalError
 from . import _requests as requests
-from ._link import Address, Link, Settings, Wait
+from ._link import Address, Link, Patience, Settings, Wait
 from ._requests import WINDOW_REQUESTS, KeyMaker, Pages, Request, Tail
 from ._results import Agent, Appended, AppendRequest, Entry, Event, NewEntry, Timestamp
 from ._retry import RETRY_S
@@ -44,16 +44,23 @@ class Client(BlockingHolding):
     The connection is given up, and the next call opens another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each may be chosen
         self,
         socket: str | os.PathLike[str] | None = None,
         *,
         timeout_s: float | None = None,
         retry_s: float = RETRY_S,
         clock: Clock | None = None,
+        patience: Patience | None = None,
+        on_lost: Callable[[JournalError], None] | None = None,
     ) -> None:
         self._settings = Settings(
-            address=Address(socket), timeout_s=timeout_s, retry_s=retry_s, clock=clock or Clock()
+            address=Address(socket),
+            timeout_s=timeout_s,
+            retry_s=retry_s,
+            clock=clock or Clock(),
+            patience=patience,
+            on_lost=on_lost,
         )
         self._is_closed = False
         self._begin()
@@ -373,6 +380,7 @@ class _Channel:
         self._abandoned: deque[Ticket[Any]] = deque()
         self._poll = select.poll()
         self._polled = (-1, 0)  # what it asks about
+        self._watch = settings.watch()
 
     def close(self) -> None:
         """End it, also for another thread that waits in it; in a forked child, only here."""
@@ -426,6 +434,8 @@ class _Channel:
             self._wait_for(ticket, until)
 
     def _wait_for(self, ticket: Ticket[Any], until: Callable[[], bool] = lambda: False) -> None:
+        if self._watch is not None:
+            self._watch.begin()
         try:
             while not ticket.is_settled and not until():
                 wait = self._link.advance()
@@ -475,10 +485,14 @@ class _Channel:
             self._poll = select.poll()
             self._poll.register(*wanted)
             self._polled = wanted
-        timeout = None if wait.seconds is None else ceil(wait.seconds * 1000)
+        watch = self._watch
+        seconds = wait.seconds if watch is None else watch.wait_s(wait.seconds)
+        timeout = None if seconds is None else ceil(seconds * 1000)
         for _, events in self._poll.poll(timeout):
-            if events & ~select.POLLOUT:
-                self._link.receive()
+            if events & ~select.POLLOUT and self._link.receive() and watch is not None:
+                watch.begin()
+        if watch is not None:
+            watch.look(self._link)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

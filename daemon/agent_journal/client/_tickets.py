@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from ..errors import ConnectionLostError, JournalError, Outcome
-from ._requests import Request
+from ._requests import READING, Request
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def verdict_on(error: JournalError, ticket: Ticket[Any]) -> JournalError:
     # An error that calls the outcome unknown needs no correction, whatever it is.
     is_too_sure = error.outcome is not Outcome.UNKNOWN or isinstance(error, ConnectionLostError)
     # Each caller gets an exception of its own: a traceback belongs to one of them.
-    if ticket.is_in_doubt and is_too_sure:
+    if ticket.is_in_doubt and is_too_sure and ticket.request.op not in READING:
         verdict: JournalError = in_doubt(error.message, ticket)
         verdict.__cause__ = error.__cause__ or error
     else:
@@ -87,6 +87,8 @@ def in_doubt(
     details: dict[str, object] = {"keys": ticket.request.keys} if ticket.request.keys else {}
     if not (ticket.is_in_doubt if was_sent is None else was_sent):
         return ConnectionLostError(f"{reason}; the request was not sent", **details)
+    if ticket.request.op in READING:
+        return ConnectionLostError(reason, **details)
     if ticket.request.op == "append":
         return ConnectionLostError(
             f"{reason}; the entry may have been recorded: append it again with the same key "
