@@ -268,8 +268,9 @@ def test_what_is_no_journal(ask: Ask, tmp_path: Path) -> None:
     text = tmp_path / "text.db"
     text.write_text("hello" * 5000)
     result = ask("verify", "--offline", str(text))
-    assert result.code == 1
-    assert "is damaged; 0 agents with 0 entries can be read" in result.lines[0]
+    assert (result.code, result.out) == (1, "")
+    assert result.what == f"{text} is not a journal (no SQLite database)"
+    assert "verify --offline" in result.hint
     (tmp_path / "empty.db").touch()
     assert ask("verify", "--offline", str(tmp_path / "empty.db")).code == 1
     assert ask("verify", "x.db").code == 2

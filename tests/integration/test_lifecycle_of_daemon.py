@@ -126,14 +126,61 @@ def test_damage_that_is_found_while_serving_ends_nothing_but_the_service(
         assert daemon.exit_code is None
 
 
-@pytest.mark.parametrize("content", [b"not a database at all\n" * 100, b"\0" * 8192])
-def test_what_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_what_may_have_been_a_journal_is_damaged_and_left_alone(tmp_path: Path) -> None:
+    """Some disks make zeros of what they lose."""
     daemon = RunningDaemon(tmp_path)
-    daemon.database.write_bytes(content)
+    daemon.database.write_bytes(b"\0" * 8192)
     with daemon:
         assert error_of(daemon.request(noted()))["code"] == "damaged"
         assert daemon.stop() == 0
+    assert daemon.database.read_bytes() == b"\0" * 8192
+
+
+@pytest.mark.parametrize("beside", ["-wal", "-sums", ".lock", "pages"])
+def test_a_journal_that_lost_its_first_page_is_damaged(tmp_path: Path, beside: str) -> None:
+    """Any one of its other parts tells that it is a journal."""
+    daemon = RunningDaemon(tmp_path)
+    fill(daemon)
+    overwrite(daemon.database, 1, os.urandom(8192))
+    for suffix in ("-wal", "-shm", "-sums", ".lock"):
+        if suffix != beside:
+            daemon.database.with_name(daemon.database.name + suffix).unlink(missing_ok=True)
+    if beside != "pages":
+        os.truncate(daemon.database, 8192)
+        daemon.database.with_name(daemon.database.name + beside).touch()
+    with daemon:
+        assert error_of(daemon.request(noted()))["code"] == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"To whom it may concern\n", "no SQLite database"),
+        (b"\rA thesis, in lines.\n" * 100_000, "no SQLite database"),
+        (os.urandom(1_000_000), "no SQLite database"),
+        (None, "an SQLite database of another program"),
+    ],
+    ids=["short", "text", "random", "foreign"],
+)
+def test_a_file_of_somebodys_own_is_refused_before_it_is_touched(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    daemon = RunningDaemon(tmp_path)
+    if content is None:
+        connection = sqlite3.connect(daemon.database)
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+        connection.close()
+        content = daemon.database.read_bytes()
+    daemon.database.write_bytes(content)
+    daemon.database.chmod(0o644)
+    with pytest.raises(DaemonError, match="is not a journal") as refused:
+        daemon.start()
+    assert said in str(refused.value)
+    assert daemon.exit_code == 78
     assert daemon.database.read_bytes() == content
+    assert stat.S_IMODE(daemon.database.stat().st_mode) == 0o644
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made <= {"journal.db", "config.toml", "daemon.log"}
 
 
 @pytest.mark.parametrize(

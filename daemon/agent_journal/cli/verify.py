@@ -63,6 +63,7 @@ def _offline(arguments: argparse.Namespace) -> int:
 
     database = arguments.file or database_of(arguments)
     _check_nobody_has(database)
+    _check_is_journal(database)
     with Progress("verifying") as progress:
         report = verify(database, lambda what, at, of: progress.at(at, of, what))
     return print_report(report, as_json=arguments.json)
@@ -76,6 +77,18 @@ def _check_nobody_has(database: Path) -> None:
             f"a daemon has {database}, pid {pid}",
             "agent-journal verify, which asks it; or stop it first",
             ExitCode.REFUSED,
+        )
+
+
+def _check_is_journal(database: Path) -> None:
+    """Refuse somebody's own file: all that could be said of it is what it lacks."""
+    from ..store.foreign import what_else  # noqa: PLC0415 - the store's, and only now
+
+    kind = what_else(database)
+    if kind is not None:
+        raise CommandError(
+            f"{database} is not a journal ({kind})",
+            "agent-journal verify --offline, which takes the daemon's own; or name another FILE",
         )
 
 

@@ -38,7 +38,13 @@ from .counting import count_agents
 from .heads import Heads
 from .launchers import Launchers
 from .metrics import Metrics
-from .places import Lock, listening_socket, private_directory, private_journal
+from .places import (
+    Lock,
+    check_journal,
+    listening_socket,
+    private_directory,
+    private_journal,
+)
 from .private_files import real_path
 from .recovery import bury, recover
 from .redacting import boundary_of
@@ -93,6 +99,7 @@ class App:
         private_directory(self._database.parent)
         self._database = real_path(self._database)
         private_directory(self._database.parent)
+        check_journal(self._database)
         lock = Lock(self._database.with_name(self._database.name + ".lock"), str(self._database))
         try:
             for path in private_journal(self._database):

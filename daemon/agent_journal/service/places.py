@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigError, StorageFailedError
+from ..store.foreign import what_else
 from .private_files import check_directory, check_file, make_private
 
 BACKLOG: Final = 4096  # clients that wait while the daemon restarts; somaxconn cuts it
@@ -76,6 +77,20 @@ def private_directory(path: Path, *, mode: int = 0o700, may_be_shared: bool = Fa
         check_directory(path, may_be_shared=may_be_shared)
     except OSError as error:
         raise _unusable(f"{path}: the directory cannot be made or used", error) from error
+
+
+def check_journal(database: Path) -> None:
+    """Refuse a file that is somebody's own, before anything is done to it.
+
+    Raises:
+        ConfigError: saying what it is.
+    """
+    kind = what_else(database)
+    if kind is not None:
+        raise ConfigError(
+            f"{database} is not a journal ({kind}), and was left as it is; "
+            "choose another place with --database"
+        )
 
 
 def private_journal(database: Path) -> list[Path]:
