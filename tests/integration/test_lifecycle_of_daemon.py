@@ -309,6 +309,32 @@ def test_without_any_directories_named_it_uses_home_and_a_private_place(
         shutil.rmtree(place, ignore_errors=True)
 
 
+def test_a_place_that_may_not_be_written_to_is_not_the_disks_fault(home: Path, uid: int) -> None:
+    """No restart would help, so it is said, and the daemon ends as with a wrong option."""
+    runtime, state = home / "runtime", home / "state"
+    for path in (runtime, state):
+        path.mkdir(mode=0o700)
+        os.chown(path, uid, -1)
+    environ = {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
+    with as_a_user(home, runtime / "agent-journal" / "journal.sock", **environ) as connection:
+        assert connection.request(noted())["ok"]
+    place = state / "agent-journal"
+    place.chmod(0o500)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_A_USER],
+        env={"HOME": str(home), **import_path(), **environ},
+        cwd="/",
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    place.chmod(0o700)
+    assert done.returncode == 78, done.stderr
+    assert f"{place}, mode 0500: uid {uid} may make no files there" in done.stderr
+    assert "kernel" not in done.stderr
+
+
 def test_a_place_that_another_has_prepared_is_not_used(home: Path, uid: int) -> None:
     """Anybody may make a directory in /tmp, under anybody's name."""
     if os.geteuid() != 0:

@@ -41,6 +41,7 @@ from .metrics import Metrics
 from .places import (
     Lock,
     check_journal,
+    check_writable,
     listening_socket,
     private_directory,
     private_journal,
@@ -100,6 +101,7 @@ class App:
         self._database = real_path(self._database)
         private_directory(self._database.parent)
         check_journal(self._database)
+        check_writable(self._database.parent)
         lock = Lock(self._database.with_name(self._database.name + ".lock"), str(self._database))
         try:
             for path in private_journal(self._database):

@@ -93,6 +93,24 @@ def check_journal(database: Path) -> None:
         )
 
 
+def check_writable(directory: Path) -> None:
+    """Refuse a place where SQLite could make no file beside a journal that is there.
+
+    Raises:
+        ConfigError: saying which right is missing.
+    """
+    if os.access(directory, os.W_OK | os.X_OK):
+        return
+    try:
+        mode = f", mode {stat.S_IMODE(directory.stat().st_mode):04o}"
+    except OSError:
+        mode = ""
+    raise ConfigError(
+        f"{directory}{mode}: uid {os.geteuid()} may make no files there, and a journal needs some "
+        f"beside it; say chmod u+wx {directory}, or choose another place with --database"
+    )
+
+
 def private_journal(database: Path) -> list[Path]:
     """Have a database's files be for this user only; return those that were not.
 
