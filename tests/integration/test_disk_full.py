@@ -196,7 +196,9 @@ def test_appends_are_refused_while_there_is_little_room(tmp_path: Path) -> None:
             load.append_again(connection)
         reload(daemon, config)
         # What makes room is allowed while there is none.
+        load.append_until_full(connection)
         assert connection.request({"op": "compact", "agent_id": "finished"})["removed"] == 1
+        assert connection.request({"op": "stats"})["storage_full"], "as the next append is told"
         load.check()
         daemon.kill()
         daemon.start()

@@ -102,6 +102,24 @@ async def test_a_refused_commit_changes_no_figure() -> None:
         assert not (await host(service))["storage_full"]
 
 
+async def test_a_commit_that_needs_no_room_says_nothing_of_the_next_append() -> None:
+    """What removes entries is allowed while the disk is full, and may have freed too little."""
+    async with Service() as service:
+        client = service.connect()
+        await client.ask(append("a"))
+        await client.ask(append("b"))
+        service.store.fail_next_as_full()
+        await client.ask(append("b"))
+        for request in (
+            {"op": "compact", "agent_id": "a", "force": True},
+            {"op": "forget", "agent_id": "b", "force": True},
+        ):
+            assert (await client.ask_one(request))["ok"]
+            assert (await host(service))["storage_full"]
+        await client.ask(append("c"))
+        assert not (await host(service))["storage_full"]
+
+
 async def test_what_another_does_changes_nothing_that_a_plain_uid_is_told() -> None:
     async with Service() as service:
         alice, bob = service.connect(ALICE), service.connect(BOB)

@@ -112,7 +112,7 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether the disk had no room when something was last to be committed."""
+        """Tell whether the disk had no room when something was last to be written to it."""
         return self._is_full
 
     def submit(self, uid: Uid, submission: Submission) -> None:
@@ -266,7 +266,8 @@ class Committer:
             return False
         finally:
             self.busy_since = None
-        self._is_full = False
+        if self._batch.entries:  # what only removes some needs no room, and tells of none
+            self._is_full = False
         if self._batch.entries or self._batch.changes:
             self._metrics.committed(
                 len(self._batch.entries),
