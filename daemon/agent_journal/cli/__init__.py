@@ -247,7 +247,7 @@ def _add_shared(parser: argparse.ArgumentParser, **defaults: object) -> None:
         type=_seconds,
         metavar="SECONDS",
         default=defaults["wait"],
-        help=f"how long to try again when the daemon is busy or restarts (default: {WAIT_S:g})",
+        help=f"how long to wait for a daemon that is busy, gone or hung (default: {WAIT_S:g})",
     )
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from .terminal import harmless
+
 if TYPE_CHECKING:
     import os
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ..errors import JournalError
 
 SILENCE_S_MIN: Final = 2.0  # --wait 0 tries nothing again, and lets the daemon answer
+GONE: Final = frozenset({"connection_lost", "daemon_not_running", "shutting_down"})
 START_S_MAX: Final = 600.0  # a daemon that begins with a large log, as the daemon tells systemd
 
 
@@ -60,10 +63,12 @@ def connected(arguments: argparse.Namespace, *, follows: bool = False) -> Client
 
 
 def _says_so(wait_s: float) -> Callable[[JournalError], None]:
-    def say(_: JournalError) -> None:
-        told = f"the daemon is gone; waiting up to {wait_s:g} s for it to be back"
+    def say(error: JournalError) -> None:
+        told = f"{error.message}; trying again for up to {wait_s:g} s"
+        if error.code in GONE:
+            told = f"the daemon is gone; waiting up to {wait_s:g} s for it to be back"
         sys.stdout.flush()  # what was read came before it
-        sys.stderr.write(f"agent-journal: {told}\n")
+        sys.stderr.write(f"agent-journal: {harmless(told)}\n")
         sys.stderr.flush()
 
     return say
