@@ -92,13 +92,16 @@ class TestTheThrowAwayRoot:
         self, at: Run, root: Path, whose: str
     ) -> None:
         before = tree(root)
-        rehearsed = at("install", whose, "--dry-run")
+        *rehearsed, end = at("install", whose, "--dry-run").lines
         assert tree(root) == before
-        assert at("install", whose).out == rehearsed.out
+        assert end.startswith("note    nothing was changed")
+        *done, end = at("install", whose).lines
+        assert (done, end.split()[0]) == (rehearsed, "done")
         installed = tree(root)
-        rehearsed = at("uninstall", whose, "--dry-run")
+        *rehearsed, end = at("uninstall", whose, "--dry-run").lines
         assert tree(root) == installed
-        assert at("uninstall", whose).out == rehearsed.out
+        assert end.startswith("note    nothing was changed")
+        assert at("uninstall", whose).lines == rehearsed
 
     @BOTH
     def test_it_can_be_repeated(self, at: Run, root: Path, whose: str) -> None:
@@ -146,6 +149,7 @@ class TestTheThrowAwayRoot:
         objects = at("install", whose, "--dry-run", "--json").objects
         assert [one["verb"] for one in objects] == [line.split()[0] for line in plain]
         assert all(one["dry_run"] is True for one in objects)
+        assert "done" not in {one["verb"] for one in objects}
 
 
 class TestWhatIsAnothers:

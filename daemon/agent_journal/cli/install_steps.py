@@ -20,6 +20,7 @@ from .output import print_json
 from .terminal import Terminal, harmless, standard_output
 
 STEP_S_MAX: Final = 120.0  # a service that is stopped may fold a large log back
+REHEARSED: Final = "nothing was changed: without --dry-run these steps are done"
 STYLES: Final = {"keep": "yellow", "remove": "red", "rmdir": "red", "run": "cyan", "note": "dim"}
 
 
@@ -81,18 +82,26 @@ def mkdir_step(path: Path, mode: int) -> Step:
 
 
 def perform(steps: Iterable[Step], *, is_dry: bool, as_json: bool) -> None:
-    """Tell each step, and do it unless this is a rehearsal."""
-    output = standard_output()
+    """Tell each step, and do it unless this is a rehearsal, which ends in saying so."""
     for step in steps:
-        if as_json:
-            told = {"verb": step.verb, "what": step.what, "why": step.why, "dry_run": is_dry}
-            print_json({name: value for name, value in told.items() if value != ""})
-        else:
-            verb = f"{step.verb:<7}"
-            style = STYLES.get(step.verb)
-            why = output.paint(harmless(f"  ({step.why})"), "dim") if step.why else ""
-            painted = output.paint(verb, style) if style else verb
-            output.line(f"{painted} {harmless(step.what)}{why}")
-        output.flush()  # before what a program says, and before what may take long
+        if is_dry and step.verb == "done":
+            continue  # it is not
+        _tell(step, is_dry=is_dry, as_json=as_json)
         if step.do is not None and not is_dry:
             step.do()
+    if is_dry:
+        _tell(Step(verb="note", what=REHEARSED), is_dry=is_dry, as_json=as_json)
+
+
+def _tell(step: Step, *, is_dry: bool, as_json: bool) -> None:
+    output = standard_output()
+    if as_json:
+        told = {"verb": step.verb, "what": step.what, "why": step.why, "dry_run": is_dry}
+        print_json({name: value for name, value in told.items() if value != ""})
+    else:
+        verb = f"{step.verb:<7}"
+        style = STYLES.get(step.verb)
+        why = output.paint(harmless(f"  ({step.why})"), "dim") if step.why else ""
+        painted = output.paint(verb, style) if style else verb
+        output.line(f"{painted} {harmless(step.what)}{why}")
+    output.flush()  # before what a program says, and before what may take long
