@@ -196,7 +196,10 @@ def test_an_id_says_which_program_it_is(argv: Sequence[str], name: str) -> None:
         (["--"], 2, "there is no program to run"),
         (["true"], 2, "unrecognized arguments: true"),
         (["--", "no-such-program"], 127, "no-such-program: no such program"),
-        (["--", "/etc/passwd"], 127, "/etc/passwd: no such program"),
+        (["--", "/nowhere/x"], 127, "/nowhere/x: no such program"),
+        (["--", "/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["--", "/etc"], 126, "/etc: Is a directory"),
+        (["--", "/etc/passwd/x"], 126, "/etc/passwd/x: Not a directory"),
     ],
     ids=str,
 )
@@ -212,8 +215,16 @@ def test_a_program_that_is_not_there_is_no_agent(
 def test_a_path_with_folders_that_cannot_be_looked_into_is_searched_all_the_same() -> None:
     found = executable("sh", {"PATH": f"{'x' * 5000}:/nowhere::/etc/passwd:/bin:/usr/bin"})
     assert found in {"/bin/sh", "/usr/bin/sh"}
-    assert executable("sh", {"PATH": "/nowhere"}) is None
     assert executable("/bin/sh", {}) == "/bin/sh"
+    with pytest.raises(FileNotFoundError):
+        executable("sh", {"PATH": "/nowhere:/etc/passwd"})
+
+
+def test_a_file_without_the_right_to_run_it_is_found_where_no_program_is(tmp_path: Path) -> None:
+    (tmp_path / "sh").write_text("#!/bin/sh\n")
+    assert executable("sh", {"PATH": f"{tmp_path}:/bin"}) == "/bin/sh"
+    with pytest.raises(PermissionError):
+        executable("sh", {"PATH": f"/nowhere:{tmp_path}"})
 
 
 def test_a_program_that_cannot_be_executed_is_not_tried_again(

@@ -13,12 +13,17 @@ process group; what somebody sent to us alone is passed on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shlex
 import signal
+import stat
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from .failures import CommandError, ExitCode
 
 FORWARDED: Final = (
     signal.SIGINT,
@@ -160,17 +165,59 @@ def _not_ignored() -> set[signal.Signals]:
     return {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
 
 
-def executable(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return the path of the program that *name* names, as a shell finds it."""
-    if "/" in name:
-        return name if _may_run(name) else None
+def executable(name: str, environ: Mapping[str, str]) -> str:
+    """Return the path of the program that *name* names, as a shell finds it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is there, and may not be executed.
+    """
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
-    paths = (str(Path(folder or ".") / name) for folder in folders)
-    return next((path for path in paths if _may_run(path)), None)
+    is_path = "/" in name
+    paths = [name] if is_path else [str(Path(folder or ".") / name) for folder in folders]
+    refused: OSError | None = None
+    for path in paths:
+        try:
+            _check_may_run(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            # Of PATH only a file of that name tells more than that there is none.
+            if is_path or (error.errno == errno.EACCES and _is_file(path)):
+                refused = refused or error
+        else:
+            return path
+    raise refused or FileNotFoundError(errno.ENOENT, "no such program", name)
 
 
-def _may_run(path: str) -> bool:
+def _check_may_run(path: str) -> None:
+    mode = os.stat(path).st_mode  # noqa: PTH116 - its errors are wanted
+    reason = errno.EISDIR if stat.S_ISDIR(mode) else 0 if os.access(path, os.X_OK) else errno.EACCES
+    if reason:
+        raise OSError(reason, os.strerror(reason), path)
+
+
+def _is_file(path: str) -> bool:
     try:
-        return Path(path).is_file() and os.access(path, os.X_OK)
-    except OSError:  # a folder of PATH that is somebody else's, say
+        return Path(path).is_file()
+    except OSError:  # in a folder of PATH that is somebody else's, say
         return False
+
+
+def checked_program(name: str, environ: Mapping[str, str], *, told: str = "") -> str:
+    """Return the path of a program that can be run; *told* is added to what to try.
+
+    Raises:
+        CommandError: there is none, or it may not be run; the exit code is a shell's.
+    """
+    try:
+        return executable(name, environ)
+    except FileNotFoundError:
+        hint = f"its full path, or another PATH{told}"
+        raise CommandError(f"{name}: no such program", hint, ExitCode.NOT_FOUND) from None
+    except OSError as error:
+        hint = f"another path{told}"
+        if error.errno == errno.EACCES and _is_file(error.filename):
+            hint = f"chmod +x {shlex.quote(error.filename)}, or its interpreter before it{told}"
+        what = f"{error.filename}: {error.strerror}"
+        raise CommandError(what, hint, ExitCode.NOT_EXECUTABLE) from None

@@ -76,12 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     argv: list[str] = arguments.argv
     if not argv:
         raise usage_error("there is no program to run", "agent-journal run -- CMD ARGUMENTS")
-    from .child import executable  # noqa: PLC0415 - brings what only this command needs
+    from .child import checked_program  # noqa: PLC0415 - brings what only this command needs
 
-    path = executable(argv[0], os.environ)
-    if path is None:
-        hint = "its full path, or another PATH; nothing was recorded"
-        raise CommandError(f"{argv[0]}: no such program", hint, ExitCode.NOT_FOUND)
+    path = checked_program(argv[0], os.environ, told="; nothing was recorded")
     agent_id = arguments.id or derived_id(argv)
     from ..client import connect  # noqa: PLC0415 - as in every command
 

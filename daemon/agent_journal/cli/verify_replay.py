@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .arguments import add_agent_id, add_uid
-from .child import executable
+from .child import checked_program
 from .connection import connected
 from .failures import CommandError, ExitCode, usage_error
 from .output import print_json
@@ -57,9 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not argv:
         hint = "agent-journal verify-replay AGENT -- CMD ARGUMENTS"
         raise usage_error("there is no program to replay with", hint)
-    if executable(argv[0], os.environ) is None:
-        hint = "its full path, or another PATH"
-        raise CommandError(f"{argv[0]}: no such program", hint, ExitCode.NOT_FOUND)
+    checked_program(argv[0], os.environ)
     recorded = _recorded(arguments)
     # Imported when it is known that there is something to replay.
     from .replay_check import ReplayCheck  # noqa: PLC0415
