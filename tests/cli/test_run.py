@@ -134,14 +134,52 @@ def test_the_recorded_line_runs_the_agent_again(
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137), ("kill -TERM $$", 143)]
+    ("script", "code", "how"),
+    [
+        ("exit 3", 3, "exited with 3"),
+        ("exit 143", 143, "exited with 143"),
+        ("kill -KILL $$", 137, "died of SIGKILL"),
+        ("kill -TERM $$", 143, "died of SIGTERM"),
+        ("kill -40 $$", 168, "died of signal 40"),
+    ],
 )
 def test_a_crash_is_passed_through_and_records_nothing(
-    attachable: FakeDaemon, start: Callable[..., Any], script: str, code: int
+    attachable: FakeDaemon, start: Callable[..., Any], script: str, code: int, how: str
 ) -> None:
     """The daemon sees the owner gone; a word of ours would only be in its way."""
-    assert ended(start("--id", "a", "--", "sh", "-c", script))[0] == code
+    ends, _, err = ended(start("--id", "a", "--", "sh", "-c", script))
+    assert ends == code
+    assert err == (
+        f"agent-journal: a {how}; the daemon starts it again soon, agent-journal cancel a ends it\n"
+    )
     assert attachable.of("append") == attachable.of("detach") == []
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "parked"])
+def test_of_an_agent_that_has_ended_nobody_says_that_it_goes_on(
+    attachable: FakeDaemon, start: Callable[..., Any], state: str
+) -> None:
+    attachable.on("describe", {"agent": agent("a", state=state)})
+    assert ended(start("--id", "a", "--", "false")) == (1, "", "")
+
+
+def test_what_the_daemon_started_says_nothing_behind_the_programs_last_words(
+    attachable: FakeDaemon, start: Callable[..., Any]
+) -> None:
+    environ = {**os.environ, "AGENT_JOURNAL_AGENT_ID": "a"}
+    assert ended(start("--id", "a", "--", "false", env=environ)) == (1, "", "")
+
+
+def test_a_crash_without_a_daemon_ends_at_once(
+    attachable: FakeDaemon, start: Callable[..., Any]
+) -> None:
+    process = start("--id", "a", "--", "sh", "-c", "echo ready; read _; exit 3", stdin=-1)
+    assert line_of(process) == "ready"
+    attachable.close()
+    attachable.path.unlink()
+    _, err = process.communicate("\n", timeout=30)
+    assert process.returncode == 3
+    assert "a exited with 3; the daemon starts it again" in err
 
 
 def test_the_program_knows_its_agent(attachable: FakeDaemon, start: Callable[..., Any]) -> None:
@@ -245,9 +283,10 @@ def test_a_daemon_that_runs_no_commands_of_ours_still_records(
 ) -> None:
     attached = {"epoch": 7, "attempt": 1, "state": "running", "next_sequence": 1, "resumed": False}
     attachable.on("attach", refused("forbidden", "not of your uid"), attached)
-    code, _, err = ended(start("--id", "a", "--", "true"))
-    assert code == 0
+    code, _, err = ended(start("--id", "a", "--", "false"))
+    assert code == 1
     assert "after a crash, run this line again" in err
+    assert "starts it again" not in err
     assert ["command" in request for request in attachable.of("attach")] == [True, False]
 
 

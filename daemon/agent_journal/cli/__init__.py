@@ -144,7 +144,8 @@ def program() -> NoReturn:
     if threading.active_count() > 1:  # somebody is still at work
         sys.exit(exit_code)
     atexit._run_exitfuncs()  # noqa: SLF001 - what was asked for at the end is done
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the terminal is gone
+        sys.stderr.flush()
     os._exit(exit_code)
 
 

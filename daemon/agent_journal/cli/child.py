@@ -54,6 +54,7 @@ class Child:
             OSError: it cannot be executed.
         """
         self.has_ended: Final = threading.Event()
+        self.signal: str | None = None  # what ended it
         self.received: Final[list[signal.Signals]] = []  # by us, from whomever
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would tell nothing
         self._waited_for = {signal.SIGCHLD, *_not_ignored()}
@@ -80,7 +81,10 @@ class Child:
         os.close(self._pidfd)
         self._restore_mask()
         code = os.waitstatus_to_exitcode(status)
-        return code if code >= 0 else EXIT_SIGNALLED - code
+        if code >= 0:
+            return code
+        self.signal = _name_of(-code)
+        return EXIT_SIGNALLED - code
 
     def send(self, number: signal.Signals) -> None:
         """Send the child a signal; nothing happens where it has ended."""
@@ -163,6 +167,13 @@ def _death_wish() -> _DeathWish:
 def _not_ignored() -> set[signal.Signals]:
     """Return the signals to pass on: what nohup or a shell made us ignore is none of them."""
     return {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals between the first and the last
+        return f"signal {number}"
 
 
 def executable(name: str, environ: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ We attach to the agent, start the program, and stay until it ends:
 - exit code 0 is recorded as ``Terminated``: the agent is completed;
 - anything else is a crash: nothing is recorded, we exit as the program did, and
   the daemon, which sees its owner gone, runs this same command line again,
-  within its limits (``agent-journal why`` tells);
+  within its limits (``agent-journal why`` tells); a person is told so;
 - Ctrl-C is a person's wish and no crash: the agent is given up, and waits for
   ``agent-journal resume``;
 - ``cancel``, ``park`` and a take-over reach the program too: it is ended.
@@ -14,6 +14,7 @@ We attach to the agent, start the program, and stay until it ends:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AgentFinishedError, ForbiddenError, JournalError
+from ..model import TERMINAL, AgentState
 from .failures import CommandError, ExitCode, usage_error
 from .terminal import Terminal, harmless
 
@@ -84,21 +86,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The end of hours of work is worth more patience than a command at the prompt.
     with connect(arguments.socket, retry_s=max(arguments.wait, PATIENCE_S)) as journal:
-        attached = _attach(journal, arguments, agent_id, argv)
+        attached, has_command = _attach(journal, arguments, agent_id, argv)
         _tell_beginning(agent_id, attached, is_derived=arguments.id is None)
-        return Guard(journal, agent_id, attached).run(
-            path, argv, _environment(arguments, agent_id, attached)
-        )
+        # Of what the daemon started itself it keeps the last lines: the program's own.
+        is_launched = os.environ.get("AGENT_JOURNAL_AGENT_ID") == agent_id
+        guard = Guard(journal, agent_id, attached, tells_crash=has_command and not is_launched)
+        return guard.run(path, argv, _environment(arguments, agent_id, attached))
 
 
 class Guard:
     """Watches over the program, and records how it ended."""
 
-    def __init__(self, journal: Client, agent_id: str, attached: Attached) -> None:
+    def __init__(
+        self, journal: Client, agent_id: str, attached: Attached, *, tells_crash: bool
+    ) -> None:
         self._journal = journal
         self._agent_id = agent_id
         self._epoch = attached.epoch
         self._next_sequence = attached.next_sequence
+        self._tells_crash = tells_crash
 
     def run(self, path: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
         """Start the program and wait for its end."""
@@ -116,10 +122,10 @@ class Guard:
         watch = Watch(socket, self._agent_id, child, from_sequence=self._next_sequence)
         watch.start()
         exit_code = child.wait()
-        self._conclude(exit_code, child, watch.word)
+        self._conclude(exit_code, child, watch.word, socket)
         return exit_code
 
-    def _conclude(self, exit_code: int, child: Child, word: str | None) -> None:
+    def _conclude(self, exit_code: int, child: Child, word: str | None, socket: str) -> None:
         if word is not None:
             _tell(f"{self._agent_id} was ended: {word}")
         elif exit_code == 0:
@@ -127,6 +133,23 @@ class Guard:
         elif WISHES & set(child.received):
             self._journal.detach(self._agent_id, self._epoch)
             _tell(f"{self._agent_id} waits; go on with: agent-journal resume {self._agent_id}")
+        elif self._tells_crash and self._is_to_go_on(socket):
+            how = f"exited with {exit_code}" if child.signal is None else f"died of {child.signal}"
+            _tell(
+                f"{self._agent_id} {how}; the daemon starts it again soon, "
+                f"agent-journal cancel {self._agent_id} ends it"
+            )
+
+    def _is_to_go_on(self, socket: str) -> bool:
+        """Tell whether nobody, the program itself or a person, has ended or parked the agent."""
+        from ..client import connect  # noqa: PLC0415 - as in every command
+
+        try:
+            with connect(socket, retry_s=0) as journal:  # a crash waits for no daemon
+                state = journal.describe(self._agent_id).state
+        except JournalError:
+            return True  # as far as is known
+        return state not in {*TERMINAL, AgentState.PARKED}
 
     def _terminate(self, payload: dict[str, object]) -> None:
         try:
@@ -176,25 +199,26 @@ def _told(name: str, reason: object) -> str:
 
 def _attach(
     journal: Client, arguments: argparse.Namespace, agent_id: str, argv: Sequence[str]
-) -> Attached:
+) -> tuple[Attached, bool]:
+    """Attach; return with it whether the daemon knows how to start the agent again."""
     from ..client._command import allowed  # noqa: PLC0415 - the same package's list
 
     arguments.agent = agent_id  # for the hints of what may go wrong
     how: dict[str, Any] = {"kind": arguments.kind, "take_over": arguments.take_over}
     if arguments.launcher is not None:
-        return journal.attach(agent_id, launcher=arguments.launcher, **how)
+        return journal.attach(agent_id, launcher=arguments.launcher, **how), True
     command = {
         "argv": resume_line(arguments, agent_id, argv),
         "cwd": os.getcwd(),  # noqa: PTH109 - a text is wanted
         "env": allowed(os.environ, arguments.env),
     }
     try:
-        return journal.attach(agent_id, command=command, **how)
+        return journal.attach(agent_id, command=command, **how), True
     except ForbiddenError:
         # A daemon of another user's runs no commands of ours; it may still record.
         attached = journal.attach(agent_id, **how)
         _tell("this daemon does not run commands of yours: after a crash, run this line again")
-        return attached
+        return attached, False
 
 
 def resume_line(arguments: argparse.Namespace, agent_id: str, argv: Sequence[str]) -> list[str]:
@@ -247,6 +271,7 @@ def _tell_beginning(agent_id: str, attached: Attached, *, is_derived: bool) -> N
 
 
 def _tell(text: str) -> None:
-    terminal = Terminal(sys.stderr)
-    terminal.line(f"{terminal.paint('agent-journal:', 'bold')} {harmless(text)}")
-    terminal.flush()
+    with contextlib.suppress(OSError):  # the terminal is gone; the exit code tells as much
+        terminal = Terminal(sys.stderr)
+        terminal.line(f"{terminal.paint('agent-journal:', 'bold')} {harmless(text)}")
+        terminal.flush()
