@@ -188,19 +188,33 @@ def test_a_reader_that_goes_away_is_no_error(fake: FakeDaemon) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: full disk not checked")
-def test_output_that_cannot_be_written_is_an_error(fake: FakeDaemon) -> None:
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [["stats"], ["read", "a"], ["--help"], ["ls", "--help"], ["help", "protocol"]],
+    ids=str,
+)
+def test_output_that_cannot_be_written_is_an_error(
+    fake: FakeDaemon, words: list[str], unbuffered: dict[str, str]
+) -> None:
+    many = [entry(n, {"Noted": {"text": "x" * 200}}) for n in range(100)]
     fake.on("stats", {"entries": 1})
+    fake.on("describe", {"agent": agent("a", entries=100, next_sequence=100)})
+    fake.on("agents", {"agents": [], "more": False})
+    fake.on("read", {"entries": many, "next_sequence": 100, "more": False})
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*CLI, "stats", "-s", str(fake.path)],
+            [*CLI, "-s", str(fake.path), *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
+            env={**os.environ, **unbuffered},
         )
     assert done.returncode == 1
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
+    what, hint = done.stderr.splitlines()
+    assert what == "agent-journal: standard output could not be written: No space left on device"
+    assert hint == "try: another place for it, or room there (df -h)"
 
 
 def test_ctrl_c_ends_quietly(fake: FakeDaemon) -> None:

@@ -12,17 +12,20 @@ import atexit
 import contextlib
 import gc
 import importlib
-import io
 import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 from .. import __version__
 from ..errors import ConfigError, JournalError
-from .failures import CommandError, ExitCode, Failure, failure_of
+from .failures import CommandError, ExitCode, Failure, OutputError, failure_of
+from .streams import discarding_output, prepare_streams
 from .terminal import Terminal, harmless
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS: Final[dict[str, str]] = {
     "demo": "see agent and daemon killed, the agent resumed, nothing lost or done twice",
@@ -126,6 +129,10 @@ class _Parser(argparse.ArgumentParser):
         _print_failure(Failure(ExitCode.USAGE, message, f"{self.asked or self.prog} --help"))
         self.exit(ExitCode.USAGE)
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        # argparse would lose a help that cannot be written, and say nothing.
+        (sys.stderr if file is None else file).write(message)
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Knows the width, for which argparse would import half the library at every start."""
@@ -151,17 +158,17 @@ def program() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    _prepare_streams()
+    prepare_streams()
     try:
         exit_code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()  # here, where a closed pipe is no traceback
     except KeyboardInterrupt:
-        return _discarding_output(ExitCode.INTERRUPTED)
+        return discarding_output(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        return _discarding_output(ExitCode.PIPE_CLOSED)
+        return discarding_output(ExitCode.PIPE_CLOSED)
     except OSError as error:
         _print_failure(failure_of(error, command="", agent=None))
-        return _discarding_output(ExitCode.FAILED)
+        return discarding_output(ExitCode.FAILED)
     return exit_code
 
 
@@ -182,7 +189,7 @@ def _run(argv: list[str]) -> int:
         arguments.argv = program
     try:
         return _command(arguments.command).run(arguments)
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except (CommandError, JournalError, ConfigError, OSError) as error:
         sys.stdout.flush()  # what was printed came before the error
@@ -316,21 +323,3 @@ def _print_failure(failure: Failure) -> None:
         terminal.line(f"{prefix} {harmless(failure.what)}")
         terminal.line(f"{terminal.paint('try:', 'bold')} {harmless(failure.hint)}")
         terminal.flush()
-
-
-def _prepare_streams() -> None:
-    # Whoever closed one (">&-") wants to hear nothing on it, and no traceback on another.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - pathlib costs
-    # A locale that lacks a character must not turn a read into a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discarding_output(exit_code: ExitCode) -> ExitCode:
-    """Return *exit_code*; what is still buffered must not fail again at exit."""
-    with contextlib.suppress(OSError, ValueError):  # a test's stdout has no descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return exit_code

@@ -48,6 +48,10 @@ class CommandError(Exception):
         self.failure = Failure(exit_code, what, hint)
 
 
+class OutputError(OSError):
+    """Standard output could not be written."""
+
+
 def usage_error(what: str, hint: str) -> CommandError:
     """Return the error for a command line that makes no sense."""
     return CommandError(what, hint, ExitCode.USAGE)
@@ -160,11 +164,15 @@ def failure_of(error: Exception, *, command: str, agent: str | None) -> Failure:
             first, *more = str(error).splitlines()
             what = f"{first} (and {len(more)} more)" if more else first
             return Failure(ExitCode.BAD_CONFIG, what, "agent-journal config check")
+        case OutputError():
+            what = f"standard output could not be written: {error.strerror}"
+            return Failure(ExitCode.FAILED, what, "another place for it, or room there (df -h)")
         case PermissionError():
             hint = "ls -l on it; you may lack the journal's group"
             return Failure(ExitCode.FAILED, _os_message(error), hint)
         case OSError():
-            return Failure(ExitCode.FAILED, _os_message(error), f"agent-journal {command} --help")
+            words = ["agent-journal", *filter(None, [command]), "--help"]
+            return Failure(ExitCode.FAILED, _os_message(error), " ".join(words))
         case _:
             raise error
 
