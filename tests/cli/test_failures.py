@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from agent_journal.cli.daemon_commands import how_to_stop
 from agent_journal.cli.failures import FAILURES, ExitCode, failure_of
 from agent_journal.client import DaemonNotRunningError, ProtocolError
 from agent_journal.client._core import NotAnsweringError
@@ -72,11 +75,45 @@ def test_the_error_of_a_newer_daemon_is_shown_as_it_is(fake: FakeDaemon, ask: Ru
     assert result.what == "a spell lies on it (bewitched)"
 
 
-def test_no_daemon(run: Run, short_dir: Path) -> None:
+def test_no_daemon(run: Run, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
     result = run("agents", "-s", str(short_dir / "none.sock"))
     assert result.code == 3
     assert str(short_dir / "none.sock") in result.what
-    assert "agent-journald" in result.hint
+    # To be pasted: the program is named where this shell finds it.
+    program = Path(sys.executable).with_name("agent-journald")
+    assert result.hint == f"{program} --socket {short_dir}/none.sock &  # or another --socket"
+
+
+def test_no_daemon_where_one_is_looked_for(
+    run: Run, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(sys.executable).with_name("agent-journald")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
+    monkeypatch.setenv("HOME", str(short_dir))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert run("ls").hint == f"{program} &"
+    monkeypatch.setenv("PATH", f"/usr/bin:{program.parent}")
+    assert run("ls").hint == "agent-journald &"
+    (short_dir / "systemd/private").mkdir(parents=True)
+    assert run("ls").hint == "agent-journald &"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(short_dir))
+    (short_dir / "systemd/user").mkdir()
+    (short_dir / "systemd/user/agent-journald.socket").touch()
+    assert run("ls").hint == "systemctl --user start agent-journald.socket"
+
+
+def test_a_daemon_is_stopped_by_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = "0::/user.slice/user-7.slice/user@7.service/app.slice/agent-journald.service\n"
+    units = "agent-journald.socket agent-journald.service"
+    assert how_to_stop(str(os.getpid())) == f"kill -TERM {os.getpid()}"
+    monkeypatch.setattr(Path, "read_text", lambda *_: groups)
+    assert how_to_stop("7") == f"systemctl --user stop {units}"
+    monkeypatch.setattr(Path, "read_text", lambda *_: "0::/system.slice/agent-journald.service\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    assert how_to_stop("7") == f"sudo systemctl stop {units}"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert how_to_stop("7") == f"systemctl stop {units}"
 
 
 def test_a_socket_path_that_is_too_long(run: Run) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def daemon() -> Iterator[RunningDaemon]:
 
 def volatile(text: str, daemon: RunningDaemon) -> str:
     """Put names in the place of what is another at each run."""
+    text = text.replace(sys.prefix, "VENV")
     text = text.replace(str(daemon.socket), "SOCKET")
     text = re.sub(rf'(uid(?:\x1b\[[0-9;]*m|[\s":])+){os.getuid()}\b', r"\1UID", text)
     text = re.sub(r"answered in \d+\.\d+ ms", "answered in TIME ms", text)

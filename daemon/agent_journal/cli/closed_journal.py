@@ -78,13 +78,11 @@ def locked(database: Path) -> Iterator[None]:
     try:
         lock = Lock(database.with_name(database.name + ".lock"), str(database))
     except AlreadyRunningError as error:
+        from .daemon_commands import how_to_stop  # noqa: PLC0415 - seldom, and looks around
+
         what = str(error).partition(";")[0]
-        raise CommandError(
-            what,
-            "stop the daemon: systemctl stop agent-journald.socket agent-journald.service, "
-            "or kill -TERM its pid",
-            ExitCode.REFUSED,
-        ) from None
+        stop = how_to_stop(holder_of(database) or "unknown")
+        raise CommandError(what, stop, ExitCode.REFUSED) from None
     try:
         yield
     finally:

@@ -8,10 +8,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 from ..client import find_socket
 from ..errors import JournalError
+from .daemon_commands import HOST_DIRECTORY, how_to_run
 from .doctor_daemon import (
     Answer,
     journal_for,
@@ -32,8 +32,6 @@ from .doctor_host import (
 from .finding import Finding, wrong
 from .service_manager import ServiceManager
 
-HOST_DIRECTORY: Final = Path("/run/agent-journal")
-
 
 def findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     """Yield what was found, as soon as it was."""
@@ -43,7 +41,7 @@ def findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         yield wrong("socket", error.message, "ls -ld on it")
         return
     manager = ServiceManager(is_system=socket.parent == HOST_DIRECTORY)
-    start = _how_to_start(manager)
+    start = _how_to_start(manager, socket)
     yield look_at_socket(socket, why_there(arguments.socket), start)
     with closing(journal_for(socket)) as journal:  # entered, it would connect, or raise
         about_daemon, answer = look_at_daemon(journal, start)
@@ -80,10 +78,10 @@ def _default_database(*, is_system: bool) -> Path:
     return configuration.default_database(os.environ, uid=os.geteuid())
 
 
-def _how_to_start(manager: ServiceManager) -> str:
+def _how_to_start(manager: ServiceManager, socket: Path) -> str:
     """Return what to type where no daemon runs."""
     if not manager.runs():
-        return "agent-journald &"
+        return how_to_run(socket)
     if (manager.ask("is-enabled", "agent-journald.socket") or "not-found") == "not-found":
         return f"agent-journal install {'--system' if manager.is_system else '--user'}"
     return " ".join(manager.command("start", "agent-journald.socket", "agent-journald.service"))

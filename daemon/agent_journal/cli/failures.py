@@ -57,7 +57,8 @@ def usage_error(what: str, hint: str) -> CommandError:
     return CommandError(what, hint, ExitCode.USAGE)
 
 
-# code → exit code, hint.  {agent} is the agent of the command line, if it has one.
+# code → exit code, hint.  {agent} is the agent of the command line, if it has one;
+# {start} what has a daemon listen.
 FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
     "malformed": (ExitCode.USAGE, "check the JSON: one object, in UTF-8, without NaN or Infinity"),
     "invalid": (ExitCode.USAGE, "agent-journal {command} --help"),
@@ -128,10 +129,7 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
         ExitCode.TRY_AGAIN,
         "agent-journal ping, and agent-journal read {agent} to see what was recorded",
     ),
-    "daemon_not_running": (
-        ExitCode.NOT_RUNNING,
-        "agent-journald & or systemctl --user start agent-journald.socket, or another --socket",
-    ),
+    "daemon_not_running": (ExitCode.NOT_RUNNING, "{start}"),
     "not_answering": (
         ExitCode.TRY_AGAIN,
         "systemctl status agent-journald (--user for your own), and agent-journal doctor",
@@ -181,9 +179,12 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
     code = str(error.details.get("code", error.code))
     default = ExitCode.TRY_AGAIN if error.retryable else ExitCode.FAILED
     exit_code, hint = FAILURES.get(code, (default, "agent-journal {command} --help"))
-    message = error.message
+    message, start = error.message, ""
     if code == "daemon_not_running":
+        from .daemon_commands import how_to_start  # noqa: PLC0415 - seldom, and looks around
+
         message = message.partition(";")[0]  # the client's advice; ours stands on the next line
+        start = how_to_start(str(error.details["socket"]))
     what = f"{message} ({code})"
     hint = HINTS_OF_COMMANDS.get((code, command), hint)
     if code == "connection_lost" and command in READING:
@@ -198,8 +199,12 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
         hint = "the same again with --key {key}: recorded once, whatever became of this try"
     import shlex  # noqa: PLC0415 - only where something failed
 
-    named = {"agent": shlex.quote(agent or "AGENT"), "key": shlex.quote(_key(error))}
-    named["pid"] = str(error.details.get("pid"))
+    named = {
+        "agent": shlex.quote(agent or "AGENT"),
+        "key": shlex.quote(_key(error)),
+        "pid": str(error.details.get("pid")),
+        "start": start,
+    }
     return Failure(exit_code, what, hint.format(command=command, **named))
 
 

@@ -250,7 +250,8 @@ def _translated(error: OSError | ValueError, path: str) -> JournalError:
             return DaemonNotRunningError(
                 f"no journal daemon listens at {path}; start one with 'agent-journald' or "
                 f"'systemctl --user start agent-journald.socket', "
-                f"or name another socket in ${SOCKET_VARIABLE}"
+                f"or name another socket in ${SOCKET_VARIABLE}",
+                socket=path,
             )
         case PermissionError():
             return ForbiddenError(
