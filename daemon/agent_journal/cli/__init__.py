@@ -97,9 +97,10 @@ examples:
   agent-journal read report-42
   agent-journal tail --json | jq .event
 
-The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else
-$XDG_RUNTIME_DIR/agent-journal/journal.sock, else
-/run/agent-journal/journal.sock.
+The socket is the one of --socket, else $AGENT_JOURNAL_SOCKET, else your own
+daemon's if it is there: $XDG_RUNTIME_DIR/agent-journal/journal.sock, or where
+that is not set, and you are not root, /tmp/agent-journal-UID/journal.sock;
+else the host's: /run/agent-journal/journal.sock.
 
 exit codes (run has its program's own, or 126, 127 and 128+n as a shell):
   0 ok   1 failed   2 usage   3 daemon not running   4 no such agent
