@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from agent_journal import __version__
 from agent_journal.cli import COMMANDS
+from agent_journal.cli.unknown_commands import DESTRUCTIVE, ELSEWHERE
+from agent_journal.client._discovery import _candidates
 from cli.fake_daemon import FakeDaemon, Run, agent, entry
 
 CLI = [sys.executable, "-c", "from agent_journal.cli import program; program()"]
@@ -29,6 +32,15 @@ def test_help_names_every_command_and_ends_with_exit_codes(run: Run) -> None:
         assert summary.split()[0] in result.out
     assert "examples:" in result.out
     assert result.lines[-1].startswith("  6 the journal is damaged")
+
+
+@pytest.mark.parametrize("environ", [{"XDG_RUNTIME_DIR": "$XDG_RUNTIME_DIR"}, {}], ids=str)
+def test_help_names_every_place_of_the_socket(run: Run, environ: dict[str, str]) -> None:
+    text = run("--help").out
+    places = _candidates(environ, 54321)
+    assert len(places) == 2
+    for place in places:
+        assert place.replace("54321", "UID") in text
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -62,6 +74,41 @@ def test_an_unknown_command_names_the_nearest(run: Run, argv: list[str], hint: s
     assert result.code == 2
     assert "there is no command" in result.what
     assert result.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("retry", "agent-journal resume"),
+        ("restart", "agent-journal resume"),
+        ("version", "agent-journal --version"),
+        ("rm", "agent-journal forget"),
+        ("kill", "agent-journal cancel"),
+        ("ps", "agent-journal ls"),
+        ("logs", "agent-journal log"),
+        ("stop", "agent-journal cancel ends an agent for good, agent-journal park until it is"),
+        ("start", "agent-journal resume starts an agent again, agent-journal run begins one"),
+    ],
+)
+def test_what_other_tools_call_a_command_is_known(run: Run, word: str, hint: str) -> None:
+    assert run(word).hint.startswith(hint)
+
+
+@pytest.mark.parametrize("command", sorted(DESTRUCTIVE))
+def test_what_destroys_is_never_suggested_for_being_near(run: Run, command: str) -> None:
+    """A suggestion is typed without a thought: its help is, at the most."""
+    words = {command[:at] + command[at + 1 :] for at in range(len(command))}
+    words |= {command[:at] + letter + command[at:] for at in range(len(command)) for letter in "ex"}
+    for word in words - COMMANDS.keys():
+        hint = run(word).hint
+        assert hint.split()[1] not in DESTRUCTIVE or hint == f"agent-journal {command} --help", word
+
+
+def test_what_is_known_of_other_tools_is_a_command_here() -> None:
+    for word, told in ELSEWHERE.items():
+        assert word not in COMMANDS
+        commands = re.findall(r"agent-journal (\S+)", told) or [told]
+        assert set(commands) <= {*COMMANDS, "--version"}, word
 
 
 @pytest.mark.parametrize(

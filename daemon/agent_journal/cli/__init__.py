@@ -310,10 +310,9 @@ def _unknown_command(argv: Sequence[str]) -> Failure | None:
     word = _first_word(argv)
     if word is None or word in COMMANDS or word in HIDDEN:
         return None
-    import difflib  # noqa: PLC0415 - only for who mistyped
+    from .unknown_commands import hint_for  # noqa: PLC0415 - only for who mistyped
 
-    nearest = difflib.get_close_matches(word, (*COMMANDS, *ALIASES), n=1)
-    hint = f"agent-journal {nearest[0]}" if nearest else "agent-journal --help"
+    hint = hint_for(word, (*COMMANDS, *ALIASES))
     return Failure(ExitCode.USAGE, f"there is no command {word!r}", hint)
 
 
