@@ -47,8 +47,6 @@ def ask(daemon: RunningDaemon, run: Run) -> Callable[..., Result]:
         ["park", "nig"],
         ["resume", "nig"],
         ["fork", "nig", "--at", "1", "--as", "copy"],
-        ["cancel", "nig"],
-        ["compact", "nig", "--force"],
     ],
     ids=str,
 )
@@ -56,6 +54,30 @@ def test_a_beginning_is_enough(ask: Callable[..., Result], argv: list[str]) -> N
     result = ask(*argv)
     assert (result.code, result.err) == (0, "")
     assert "night-1" in result.out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["cancel", "nig"], ["compact", "nig", "--force"], ["forget", "nig", "--force", "--yes"]],
+    ids=str,
+)
+def test_what_ends_or_removes_an_agent_is_told_its_whole_id(
+    ask: Callable[..., Result], argv: list[str]
+) -> None:
+    """Invariant: what ends or removes an agent is told its whole id."""
+    command, _, *options = argv
+    result = ask(*argv)
+    assert (result.code, result.out) == (4, "")
+    assert result.what == (
+        f"there is no agent 'nig', and {command} wants the whole id: night-1 begins so"
+    )
+    assert result.hint == f"agent-journal {command} night-1, if that one is meant"
+    described = ask("describe", "night-1", "--json").objects[0]
+    assert (described["state"], described["entries"]) == ("running", 1)
+    assert ask(command, "night-1", *options).code == 0
+    assert ask(command, "report", *options).code == 0  # whole, though others begin so
+    again = ask(command, "nobody", *options)
+    assert (again.code, "nobody" in again.what) == (4, True)
 
 
 def test_a_whole_id_wins_over_longer_ones(ask: Callable[..., Result]) -> None:

@@ -58,6 +58,16 @@ def add_agent_id(
     parser.set_defaults(finds_agent=True)
 
 
+def add_whole_agent_id(parser: argparse.ArgumentParser) -> None:
+    """Add the name of an agent that is to end, or to go: a part of its id is not enough.
+
+    A beginning of it would name another agent as soon as it is gone, and a script that
+    is run twice would end that one, too.
+    """
+    parser.add_argument("agent", metavar="AGENT", help="the agent's whole id")
+    parser.set_defaults(wants_whole_id=True)
+
+
 def json_object(text: str | bytes, example: str = EVENT_EXAMPLE) -> dict[str, object]:
     """Read one JSON object, such as *example*.
 

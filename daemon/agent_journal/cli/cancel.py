@@ -15,7 +15,7 @@ EXAMPLES: Final = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_agent(parser, reason="why; recorded with it")
+    add_agent(parser, reason="why; recorded with it", is_whole=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from .arguments import add_agent_id, add_uid
+from .arguments import add_uid, add_whole_agent_id
 from .connection import connected
 from .counted import entries
 from .failures import ExitCode
@@ -20,7 +20,7 @@ EXAMPLES: Final = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    add_agent_id(parser)
+    add_whole_agent_id(parser)
     parser.add_argument("--force", action="store_true", help="also where the agent has not ended")
     add_uid(parser)
 

@@ -43,6 +43,9 @@ def connected(arguments: argparse.Namespace, *, follows: bool = False) -> Client
 
     Where that names an agent which is there, by the beginning of its id perhaps,
     *arguments* have its whole id afterwards.
+
+    Raises:
+        CommandError: several begin so, or the command wants the id whole and it is not.
     """
     journal = client_for(
         arguments.socket,
@@ -51,15 +54,23 @@ def connected(arguments: argparse.Namespace, *, follows: bool = False) -> Client
         start_s=START_S_MAX,
         on_lost=_says_so(arguments.wait) if follows else None,
     )
-    if getattr(arguments, "finds_agent", False) and arguments.agent is not None:
+    try:
+        _find_agent(journal, arguments)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _find_agent(journal: Client, arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "wants_whole_id", False):
+        from .naming import check_whole  # noqa: PLC0415 - asks
+
+        check_whole(journal, arguments.agent, arguments.uid, command=arguments.command)
+    elif getattr(arguments, "finds_agent", False) and arguments.agent is not None:
         from .naming import whole_id  # noqa: PLC0415 - asks
 
-        try:
-            arguments.agent = whole_id(journal, arguments.agent, arguments.uid)
-        except BaseException:
-            journal.close()
-            raise
-    return journal
+        arguments.agent = whole_id(journal, arguments.agent, arguments.uid)
 
 
 def _says_so(wait_s: float) -> Callable[[JournalError], None]:

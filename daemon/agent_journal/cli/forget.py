@@ -1,15 +1,11 @@
-"""``agent-journal forget``: have an agent be gone, and nothing be left of it.
-
-Its id is taken whole: a beginning of it would name another agent as soon as it is
-gone, and a script that is run twice would forget that one, too.
-"""
+"""``agent-journal forget``: have an agent be gone, and nothing be left of it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Final
 
-from .arguments import add_uid
+from .arguments import add_uid, add_whole_agent_id
 from .asking import ask
 from .connection import connected
 from .counted import entries
@@ -29,7 +25,7 @@ the agent.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="the agent's whole id")
+    add_whole_agent_id(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--force", action="store_true", help="also where the agent has not ended")
     add_uid(parser)

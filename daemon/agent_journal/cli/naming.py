@@ -4,6 +4,8 @@ An id that is typed whole always wins, also where others begin with it.  The
 daemon looks into an index, so it costs the same among a million agents.  Only
 commands that name an agent which is there do this: ``append`` and ``run``
 begin an agent, so for them a part of an id is an id.
+
+Invariant: what ends or removes an agent is told its whole id.
 """
 
 from __future__ import annotations
@@ -35,6 +37,21 @@ def whole_id(journal: Client, typed: str, uid: int | str | None) -> str:
     if len(ids) > 1:
         raise _ambiguous(typed, ids)
     return ids[0] if ids else typed
+
+
+def check_whole(journal: Client, typed: str, uid: int | None, *, command: str) -> None:
+    """Refuse the beginning of an id; of an id that nobody has the daemon will say so.
+
+    Raises:
+        CommandError: it is a beginning; names the agent that it may have meant.
+    """
+    found = whole_id(journal, typed, uid)
+    if found != typed:
+        raise CommandError(
+            f"there is no agent {typed!r}, and {command} wants the whole id: {found} begins so",
+            f"agent-journal {command} {shlex.quote(found)}, if that one is meant",
+            ExitCode.NO_SUCH_AGENT,
+        )
 
 
 def beginning_with(

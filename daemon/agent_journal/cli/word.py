@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .arguments import add_agent_id, add_uid
+from .arguments import add_agent_id, add_uid, add_whole_agent_id
 from .connection import connected
 from .failures import ExitCode, usage_error
 from .output import print_json
@@ -19,9 +19,11 @@ from .raw_json import json_problem
 from .terminal import harmless, standard_output
 
 
-def add_agent(parser: argparse.ArgumentParser, *, reason: str | None = None) -> None:
-    """Add the agent, and the reason where one may be given."""
-    add_agent_id(parser)
+def add_agent(
+    parser: argparse.ArgumentParser, *, reason: str | None = None, is_whole: bool = False
+) -> None:
+    """Add the agent, by its whole id perhaps, and the reason where one may be given."""
+    (add_whole_agent_id if is_whole else add_agent_id)(parser)
     if reason is not None:
         parser.add_argument("--reason", metavar="TEXT", help=reason)
     add_uid(parser)
