@@ -101,6 +101,28 @@ def test_a_fork_that_the_daemon_can_start_says_how(fake: FakeDaemon, ask: Run) -
     )
 
 
+@pytest.mark.parametrize(
+    ("state", "wait_for", "note"),
+    [
+        ("waiting", ["approval"], "a waits for approval, not for aproval: it goes on waiting\n"),
+        ("waiting", ["x", "y"], "a waits for x or y, not for aproval: it goes on waiting\n"),
+        ("waiting", ["approval", "aproval"], ""),
+        ("waiting", [], ""),
+        ("running", ["approval"], ""),
+    ],
+    ids=str,
+)
+def test_a_signal_that_the_agent_does_not_wait_for_is_taken_and_noted(
+    fake: FakeDaemon, ask: Run, state: str, wait_for: list[str], note: str
+) -> None:
+    fake.on("signal", {"sequence": 3})
+    fake.on("describe", {"agent": agent("a", state=state, wait_for=wait_for)})
+    result = ask("signal", "a", "aproval")
+    assert (result.code, result.err) == (0, note)
+    assert result.out == "aproval recorded as sequence 3 of a\n"
+    assert [request["name"] for request in fake.of("signal")] == ["aproval"]
+
+
 def test_a_signal_without_a_key_gets_one_and_may_be_repeated(fake: FakeDaemon, run: Run) -> None:
     def hang_up(_request: object) -> object:
         raise OSError
@@ -127,7 +149,7 @@ def test_json_is_sent_as_it_was_typed(
     fake.received = lines.append
     fake.on(op, {"sequence": 1})
     assert ask(*argv, '{"n":1.10, "big":1e400}').code == 0
-    assert f'"{field}":{{"n":1.10, "big":1e400}}' in lines[-1]
+    assert f'"{field}":{{"n":1.10, "big":1e400}}' in "".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Final
 
+from ..errors import JournalError
+from .terminal import Terminal, harmless
 from .word import add_agent, checked_json, say, tell
 
 EXAMPLES: Final = """\
@@ -24,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Record the signal; an agent that waits for it is resumed."""
+    """Record the signal, for now or later; an agent that waits for it is resumed."""
     typed = {}
     if arguments.payload is not None:
         typed["payload"] = checked_json(arguments.payload, "the payload")
@@ -33,4 +36,22 @@ def run(arguments: argparse.Namespace) -> int:
     reply = say(arguments, "signal", typed=typed, name=arguments.name, key=key)
     found = "was recorded before" if reply.get("duplicate") else "recorded"
     sentence = f"{arguments.name} {found} as sequence {reply['sequence']:,} of {arguments.agent}"
-    return tell(arguments, reply, sentence)
+    exit_code = tell(arguments, reply, sentence)
+    _note_another(arguments)
+    return exit_code
+
+
+def _note_another(arguments: argparse.Namespace) -> None:
+    """Say so where the agent waits, and not for this: the name may be misspelt."""
+    from ..client import connect  # noqa: PLC0415 - as in every command
+
+    try:
+        with connect(arguments.socket, retry_s=0) as journal:
+            known = journal.describe(arguments.agent, uid=arguments.uid)
+    except JournalError:
+        return  # what was asked for is done
+    if known.state != "waiting" or not known.wait_for or arguments.name in known.wait_for:
+        return
+    names = " or ".join(known.wait_for)
+    note = f"{known.agent_id} waits for {names}, not for {arguments.name}: it goes on waiting"
+    Terminal(sys.stderr).line(harmless(note))
