@@ -202,6 +202,12 @@ def test_secrets_are_recorded_only_when_named(
     assert command["argv"][-4:-2] == ["--env", "TOLD"]
 
 
+def test_the_help_teaches_to_record_no_secret(run: Run) -> None:
+    text = " ".join(run("run", "--help").out.split())
+    assert "record with its value, so no secret" in text
+    assert not re.search("KEY|TOKEN|SECRET", text)
+
+
 def test_an_id_is_made_up_and_told(attachable: FakeDaemon, start: Callable[..., Any]) -> None:
     _, _, err = ended(start("--", "true"))
     agent_id = attachable.of("attach")[0]["agent_id"]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\
   agent-journal run -- ./nightly.sh
   agent-journal run --id report-42 --kind report -- python report.py --all
-  agent-journal run --env OPENAI_API_KEY -- python agent.py   # recorded too
+  agent-journal run --env LOG_LEVEL -- python agent.py   # its value is recorded
 """
 
 NAME_LENGTH_MAX: Final = 60
@@ -61,7 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a variable to record, for when it is resumed; PATH, HOME and so on always are",
+        help="a variable to record with its value, so no secret, for when the agent is resumed; "
+        "PATH, HOME and so on always are",
     )
     parser.add_argument(
         "--launcher", metavar="NAME", help="let this launcher of the daemon's start it again"
