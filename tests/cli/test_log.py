@@ -125,10 +125,10 @@ def test_a_pipe_gets_all_and_a_screen_the_newest(daemon: RunningDaemon, log: Log
 
 
 def test_a_line_is_cut_to_the_screen_unless_it_is_wanted_whole(fake: FakeDaemon) -> None:
-    fake.on("tail", [{"entry": entry(0, {"Noted": {"text": "x" * 300}})}, {"position": 11}])
+    fake.on("tail", [{"entry": entry(0, {"Noted": {"text": "x" * 5000}})}, {"position": 11}])
     words = ("-s", str(fake.path), "log", "-n", "all")
     assert len(on_a_terminal(*words, NO_COLOR="1")[0]) == 80
-    assert len(on_a_terminal(*words, "-l", NO_COLOR="1", COLUMNS="400")[0]) > 300
+    assert len(on_a_terminal(*words, "-l", NO_COLOR="1", COLUMNS="400")[0]) > 5000
 
 
 def test_everybodys_entries_name_their_owner(fake: FakeDaemon, ask: Run) -> None:

@@ -11,6 +11,7 @@ from agent_journal.cli.timestamps import age, clock_time
 from agent_journal.clock import Clock
 from cli.fake_daemon import FakeDaemon, Run, agent, entry, refused
 
+LONG = f"{'x' * 5000}end"
 LOOP = [
     {"Started": {"goal": "sum up", "model": "m"}},
     {"ReasoningComplete": {"thought": "look", "actions": [{"tool": t} for t in "aba"]}},
@@ -159,6 +160,29 @@ def test_details_of_other_events_are_their_fields() -> None:
     assert detail({"X": None}) == ""
     assert len(detail({"X": {"long": "y" * 5_000_000}})) == 2000
     assert len(detail({"X": {"many": list(range(1_000_000))}})) == 2000
+    assert detail({"X": {"long": "y" * 2001}}).endswith("y…")
+    assert detail({"X": "y " * 1001}).endswith("y …")
+    assert detail({"Started": {"goal": "y" * 2001}}).endswith("y…")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"Noted": {"text": LONG}},
+        {"Said": LONG},
+        {"Started": {"goal": LONG}},
+        {"Terminated": {"reason": "Completed", "result": {"text": LONG}}},
+        {"StepCompleted": {"key": "k", "result": LONG}},
+        {"ObservationsCollected": {"observations": [{"tool": "t", "result": LONG}]}},
+    ],
+    ids=lambda event: next(iter(event)),
+)
+def test_into_a_pipe_a_line_is_whole(fake: FakeDaemon, ask: Run, event: dict[str, object]) -> None:
+    """Whoever greps for what stands at its end finds it."""
+    fake.on("tail", [{"entry": entry(0, event)}, {"position": 11}])
+    fake.on("read", {"entries": [entry(0, event)], "next_sequence": 1, "more": False})
+    for words in (["log", "-n", "all"], ["read", "a"], ["tail", "--no-follow"]):
+        assert LONG in ask(*words).out
 
 
 def test_describe(fake: FakeDaemon, ask: Run) -> None:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-DETAIL_LENGTH_MAX: Final = 2000  # characters; more is for --json
+DETAIL_LENGTH_MAX: Final = 2000  # characters; more than a screen is wide
 CALLS_SHOWN_MAX: Final = 100
 
 
@@ -26,42 +26,51 @@ def event_style(name: str) -> str:
     return _STYLES.get(name, "")
 
 
-def detail(event: Mapping[str, object]) -> str:
-    """Return what *event* reports as one line."""
+def detail(event: Mapping[str, object], *, is_whole: bool = False) -> str:
+    """Return what *event* reports as one line: as much as a screen shows, or all of it."""
+    limit = None if is_whole else DETAIL_LENGTH_MAX
     name = event_name(event)
     value = event.get(name)
-    if isinstance(value, dict) and (known := _KNOWN.get(name)):
-        line = known(value)
+    if isinstance(value, dict):
+        line = None
+        if known := _KNOWN.get(name):
+            line = known(value)
+        elif telling := _WITH_VALUES.get(name):
+            line = telling(value, limit)
         if line is not None:
-            return line[:DETAIL_LENGTH_MAX]
-    return any_value(value)
+            return _cut(line, limit)
+    return any_value(value, limit)
 
 
-def any_value(value: object) -> str:
-    """Return any JSON value as one line."""
+def any_value(value: object, limit: int | None = DETAIL_LENGTH_MAX) -> str:
+    """Return any JSON value as one line of *limit* characters at the most."""
     if not isinstance(value, dict):
-        return _text(value) if value is not None else ""
-    return _joined((f"{key}={_text(item)}" for key, item in value.items()), " ")
+        return _text(value, limit) if value is not None else ""
+    return _joined((f"{key}={_text(item, limit)}" for key, item in value.items()), " ", limit)
 
 
-def _text(value: object) -> str:
+def _text(value: object, limit: int | None) -> str:
     """Return a value as JSON; a string that cannot be misread stands without quotes."""
-    if isinstance(value, str) and value and not set(value[:DETAIL_LENGTH_MAX]) & set(' "=\\{}[]'):
-        return value[:DETAIL_LENGTH_MAX]
+    if isinstance(value, str) and value and not set(value[:limit]) & set(' "=\\{}[]'):
+        return _cut(value, limit)
     encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
-    return _joined(encoder.iterencode(value), "")
+    return _joined(encoder.iterencode(value), "", limit)
 
 
-def _joined(parts: Iterator[str], separator: str) -> str:
+def _joined(parts: Iterator[str], separator: str, limit: int | None) -> str:
     """Join *parts* until there is more than a line can show; an event may have megabytes."""
     found: list[str] = []
     length = 0
     for part in parts:
         found.append(part)
         length += len(part)
-        if length > DETAIL_LENGTH_MAX:
+        if limit is not None and length > limit:
             break
-    return separator.join(found)[:DETAIL_LENGTH_MAX]
+    return _cut(separator.join(found), limit)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _started(value: Mapping[str, object]) -> str | None:
@@ -92,26 +101,26 @@ def _dispatched(value: Mapping[str, object]) -> str | None:
     return _names(value, "calls")
 
 
-def _observations(value: Mapping[str, object]) -> str | None:
+def _observations(value: Mapping[str, object], limit: int | None) -> str | None:
     observations = value.get("observations")
     if not isinstance(observations, list):
         return None
     seen = [
-        f"{item.get('tool')}: {_sentence(item, 'error') or any_value(item.get('result'))}"
+        f"{item.get('tool')}: {_sentence(item, 'error') or any_value(item.get('result'), limit)}"
         for item in observations
         if isinstance(item, dict)
     ]
     return " | ".join(seen) or None
 
 
-def _terminated(value: Mapping[str, object]) -> str | None:
+def _terminated(value: Mapping[str, object], limit: int | None) -> str | None:
     reason = value.get("reason")
     if not isinstance(reason, str):
         return None
     told = _sentence(value, "answer") or _sentence(value, "message")
     for name in ("result", "error"):
         if told is None and value.get(name) is not None:
-            told = any_value(value[name])
+            told = any_value(value[name], limit)
     return f"{reason}: {told}" if told else reason
 
 
@@ -130,14 +139,14 @@ def _attempt_ended(value: Mapping[str, object]) -> str | None:
     return f"attempt {number} {how}" + ("" if told is None else f" ({told})")
 
 
-def _step(value: Mapping[str, object]) -> str | None:
+def _step(value: Mapping[str, object], limit: int | None) -> str | None:
     key = _sentence(value, "key")
     if key is None:
         return None
     if isinstance(error := value.get("error"), dict):
         return f"{key}: {error.get('type')}: {error.get('message')}"
     if "result" in value:
-        return f"{key} = {any_value(value['result'])}"
+        return f"{key} = {any_value(value['result'], limit)}"
     return f"{key} ({value.get('effect')})" if "effect" in value else key
 
 
@@ -164,16 +173,20 @@ _KNOWN: Final[Mapping[str, Callable[[Mapping[str, object]], str | None]]] = {
     "ReasoningComplete": _reasoning,
     "PolicyEvaluated": _policy,
     "ToolsDispatched": _dispatched,
-    "ObservationsCollected": _observations,
-    "Terminated": _terminated,
     "AttemptStarted": _attempt_started,
     "AttemptEnded": _attempt_ended,
-    "StepStarted": _step,
-    "StepCompleted": _step,
-    "StepFailed": _step,
     "Parked": _reason,
     "Unparked": _reason,
     "Cancelled": _reason,
+}
+
+# Those that show a value of any size, of which no more is looked at than is shown.
+_WITH_VALUES: Final[Mapping[str, Callable[[Mapping[str, object], int | None], str | None]]] = {
+    "ObservationsCollected": _observations,
+    "Terminated": _terminated,
+    "StepStarted": _step,
+    "StepCompleted": _step,
+    "StepFailed": _step,
 }
 
 _STYLES: Final[Mapping[str, str]] = {

@@ -60,7 +60,8 @@ def _line(time: str, found: Found, terminal: Terminal, *, is_whole: bool) -> str
     owner = "" if entry.uid is None else f"{entry.uid}/"
     agent, place = f"{owner}{entry.agent_id}", f"[{entry.sequence}]:"
     name = harmless(event_name(entry.event))
-    told = harmless(detail(entry.event))
+    is_whole = is_whole or terminal.width is None
+    told = harmless(detail(entry.event, is_whole=is_whole))
     if terminal.width is not None and not is_whole:
         taken = width_of(f"{time} {agent}{place} {name} ")
         told = cut(told, max(terminal.width - taken, 0))

@@ -111,7 +111,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="whose text matches this regular expression; in small letters, whatever the case",
     )
     add("-o", "--output", choices=FORMATS, metavar="FORM", help=f"one of {', '.join(FORMATS)}")
-    add("-l", "--full", action="store_true", help="cut no line to the width of the screen")
+    add("-l", "--full", action="store_true", help="cut no line to the screen; into a pipe, none is")
     add("--utc", action="store_true", help="times in UTC")
     add("-c", "--cursor", metavar="CURSOR", help="begin with this entry")
     add("--after-cursor", metavar="CURSOR", help="begin behind this entry")

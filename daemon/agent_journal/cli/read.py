@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
                 print_line(line)
         else:
             entries = journal.read(*place, uid=arguments.uid)
-            Table(standard_output(), COLUMNS).print(rows(entries))
+            output = standard_output()
+            Table(output, COLUMNS).print(rows(entries, is_whole=output.width is None))
     return ExitCode.OK
 
 
-def rows(entries: Iterator[Entry]) -> Iterator[tuple[Cell | str, ...]]:
+def rows(entries: Iterator[Entry], *, is_whole: bool = False) -> Iterator[tuple[Cell | str, ...]]:
     """Return the table's rows; the demo's timeline is made of them too."""
     clock = Clock()
     for entry in entries:
@@ -72,5 +73,5 @@ def rows(entries: Iterator[Entry]) -> Iterator[tuple[Cell | str, ...]]:
             Cell(clock_time(entry.timestamp, clock=clock), "dim"),
             str(entry.iteration),
             Cell(name, event_style(name)),
-            detail(entry.event),
+            detail(entry.event, is_whole=is_whole),
         )

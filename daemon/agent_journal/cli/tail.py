@@ -95,7 +95,7 @@ def _print(entries: Iterator[Entry], terminal: Terminal) -> None:
                 Cell(entry.agent_id, "bold"),
                 str(entry.sequence),
                 Cell(name, event_style(name)),
-                detail(entry.event),
+                detail(entry.event, is_whole=terminal.width is None),
             )
         )
         terminal.flush()

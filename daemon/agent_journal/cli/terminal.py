@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final, TextIO
 
@@ -35,6 +35,7 @@ WIDTH_DEFAULT: Final = 80  # a terminal that does not tell its width
 WIDTH_MIN: Final = 40  # narrower than this and lines may wrap
 FLEXIBLE_WIDTH_MIN: Final = 8
 MEASURED_ROWS_MAX: Final = 200  # widths come from the first rows; the rest streams
+MEASURED_CHARACTERS_MAX: Final = 1_000_000  # kept until they are measured; one may have millions
 
 _JOINERS: Final = frozenset("\u200c\u200d")  # invisible, harmless, and needed by some scripts
 # The blocks of East Asian text and of pictures.  A compiled pattern costs every start.
@@ -183,6 +184,19 @@ def _width(stream: TextIO, environ: Mapping[str, str], *, is_tty: bool) -> int |
 Row = Sequence[Cell | str] | Rule | Wide
 
 
+def _first(rows: Iterator[Row]) -> list[Row]:
+    """Take the rows to be measured from *rows*."""
+    first: list[Row] = []
+    characters = 0
+    for row in islice(rows, MEASURED_ROWS_MAX):
+        first.append(row)
+        if not isinstance(row, Rule | Wide):
+            characters += sum(len(cell.text if isinstance(cell, Cell) else cell) for cell in row)
+        if characters > MEASURED_CHARACTERS_MAX:
+            break
+    return first
+
+
 class Table:
     """Rows under a header, in columns as wide as their content.
 
@@ -203,7 +217,7 @@ class Table:
     def print(self, rows: Iterable[Row]) -> int:
         """Print all *rows* and return how many there were."""
         remaining = iter(rows)
-        first = list(islice(remaining, MEASURED_ROWS_MAX))
+        first = _first(remaining)
         measured = [self._cells(row) for row in first if not isinstance(row, Rule | Wide)]
         self._hide_empty(measured)
         begun = [self._cells(row.cells) for row in first if isinstance(row, Wide)]
