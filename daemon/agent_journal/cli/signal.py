@@ -8,6 +8,7 @@ import sys
 from typing import Final
 
 from ..errors import JournalError
+from .connection import client_for
 from .terminal import Terminal, harmless
 from .word import add_agent, checked_json, say, tell
 
@@ -43,10 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _note_another(arguments: argparse.Namespace) -> None:
     """Say so where the agent waits, and not for this: the name may be misspelt."""
-    from ..client import connect  # noqa: PLC0415 - as in every command
-
     try:
-        with connect(arguments.socket, retry_s=0) as journal:
+        with client_for(arguments.socket, retry_s=0, silence_s=arguments.wait) as journal:
             known = journal.describe(arguments.agent, uid=arguments.uid)
     except JournalError:
         return  # what was asked for is done
