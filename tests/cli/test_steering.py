@@ -63,6 +63,16 @@ COMMAND = {"argv": ["python", "agent.py"], "cwd": "/"}
             "approval was recorded before as sequence 1,234 of a\n",
         ),
         (
+            ["fork", "a", "--at", "1", "--as", "b"],
+            "fork",
+            {"at_sequence": 1, "as": "b"},
+            {"agent_id": "b", "next_sequence": 2},
+            (
+                "b begins with 1 entry of a; "
+                "start its program with AGENT_JOURNAL_AGENT_ID=b, and it goes on\n"
+            ),
+        ),
+        (
             ["fork", "a", "--at", "17", "--as", "b"],
             "fork",
             {"at_sequence": 17, "as": "b"},
@@ -121,6 +131,12 @@ def test_a_signal_that_the_agent_does_not_wait_for_is_taken_and_noted(
     assert (result.code, result.err) == (0, note)
     assert result.out == "aproval recorded as sequence 3 of a\n"
     assert [request["name"] for request in fake.of("signal")] == ["aproval"]
+
+
+def test_the_help_of_park_says_what_becomes_of_a_running_attempt(run: Run) -> None:
+    text = " ".join(run("park", "--help").out.split())
+    assert "its next append is refused" in text
+    assert "The step that it is in is in doubt then." in text
 
 
 def test_a_signal_without_a_key_gets_one_and_may_be_repeated(fake: FakeDaemon, run: Run) -> None:

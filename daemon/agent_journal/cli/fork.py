@@ -7,6 +7,7 @@ from typing import Final
 
 from .arguments import natural
 from .connection import connected
+from .counted import entries
 from .word import add_agent, say, tell
 
 EXAMPLES: Final = """\
@@ -32,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
     then = f"agent-journal resume {arguments.new} lets it go on"
     if known.command is None and known.launcher is None:
         then = f"start its program with AGENT_JOURNAL_AGENT_ID={arguments.new}, and it goes on"
-    sentence = f"{arguments.new} begins with {arguments.at:,} entries of {arguments.agent}; {then}"
+    sentence = f"{arguments.new} begins with {entries(arguments.at)} of {arguments.agent}; {then}"
     return tell(arguments, {"from": arguments.agent, **reply}, sentence)

@@ -10,6 +10,9 @@ from .word import add_agent, say, tell
 EXAMPLES: Final = """\
   agent-journal park report-42
   agent-journal park report-42 --reason "waits for the new model"
+
+A running attempt is cut off: its next append is refused, and a program under
+"agent-journal run" is ended. The step that it is in is in doubt then.
 """
 
 
