@@ -63,6 +63,14 @@ def test_an_error_of_the_daemon_is_two_lines_and_an_exit_code(
     assert not re.search(r"[{}]", result.hint.replace("""'{"op":"hello"}'""", ""))
 
 
+def test_an_id_that_is_none_is_looked_for_in_the_list(fake: FakeDaemon, ask: Run) -> None:
+    malformed = refused("invalid", "agent_id is none", field="agent_id")
+    fake.on("describe", malformed)
+    fake.on("append", malformed)
+    assert ask("describe", "a b").hint == "agent-journal ls lists the ones you have"
+    assert ask("append", "a b", '{"Noted": 1}').hint == "agent-journal append --help"
+
+
 def test_hints_name_the_agent(fake: FakeDaemon, ask: Run) -> None:
     fake.on("compact", refused("agent_unfinished", "the agent has not ended"))
     assert "agent-journal compact report-42 --force" in ask("compact", "report-42").hint

@@ -137,6 +137,9 @@ FAILURES: Final[dict[str, tuple[ExitCode, str]]] = {
     "protocol_error": (ExitCode.FAILED, "another --socket: what answers there is not the daemon"),
 }
 
+# Commands that begin an agent: a list of those that are there is no help with a new name.
+BEGINNING: Final = frozenset({"append", "run"})
+
 # What to try where a command has its own answer to an error.
 HINTS_OF_COMMANDS: Final[dict[tuple[str, str], str]] = {
     ("agent_unfinished", "forget"): "agent-journal forget {agent} --force, if it may be lost",
@@ -193,6 +196,8 @@ def _journal_failure(error: JournalError, *, command: str, agent: str | None) ->
         hint = (
             "ps -o pid,stat,etime,args -p {pid}; kill -CONT {pid} if its STAT is T, else restart it"
         )
+    if error.details.get("field") == "agent_id" and command not in BEGINNING:
+        hint = FAILURES["not_found"][1]
     if "retry_ms" in error.details:
         hint = f"again in {error.details['retry_ms']} ms, with fewer requests at once"
     elif "keys" in error.details and command == "append":
