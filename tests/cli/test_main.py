@@ -117,7 +117,7 @@ def test_what_is_known_of_other_tools_is_a_command_here() -> None:
         ["read"],
         ["read", "a", "--from", "-1"],
         ["read", "a", "--limit", "many"],
-        ["read", "a", "--lim", "3"],
+        ["read", "a", "--zebra", "3"],
         ["agents", "--state"],
         ["tail", "-n", "1", "--from-position", "1"],
         ["describe", "a", "--uid", "*"],
@@ -133,6 +133,26 @@ def test_a_wrong_command_line_says_what_and_where_to_look(run: Run, argv: list[s
     assert result.out == ""
     assert result.what
     assert result.hint.endswith("--help")
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["ls", "--stat", "parked"], "ls --state"),
+        (["ls", "--stat=parked"], "ls --state"),
+        (["read", "a", "--lim", "3"], "read --limit"),
+        (["read", "a", "--jsn"], "read --json"),
+        (["forget", "a", "--yess"], "forget --help"),
+        (["compact", "a", "--forc"], "compact --help"),
+    ],
+    ids=str,
+)
+def test_an_unknown_option_names_the_nearest(run: Run, argv: list[str], hint: str) -> None:
+    """Not one that leaves out a question: a suggestion is typed without a thought."""
+    result = run(*argv)
+    assert (result.code, result.out) == (2, "")
+    assert result.what.startswith("unrecognized arguments: --")
+    assert result.hint == f"agent-journal {hint}"
 
 
 def test_the_socket_may_stand_before_and_behind_the_command(fake: FakeDaemon, run: Run) -> None:

@@ -85,6 +85,7 @@ WITH_PROGRAM: Final = frozenset({"run", "verify-replay"})
 WAIT_S: Final = 10.0  # a daemon that restarts is back by then, a person still there
 SECONDS_MAX: Final = 1e9
 HELP_WIDTH: Final = 80
+UNRECOGNIZED: Final = "unrecognized arguments: "  # as argparse begins it
 GARBAGE_OBJECTS: Final = 20_000  # what a start makes stays; to look through it takes a tenth
 
 EPILOG: Final = """\
@@ -127,7 +128,14 @@ class _Parser(argparse.ArgumentParser):
     asked = ""  # the command that was typed, where it is not this parser that knows
 
     def error(self, message: str) -> NoReturn:
-        _print_failure(Failure(ExitCode.USAGE, message, f"{self.asked or self.prog} --help"))
+        asked = self.asked or self.prog
+        hint = f"{asked} --help"
+        if message.startswith(UNRECOGNIZED):
+            from .unknown_options import nearest_option  # noqa: PLC0415 - only for who mistyped
+
+            nearest = nearest_option(message.removeprefix(UNRECOGNIZED).split(), self)
+            hint = f"{asked} {nearest}" if nearest else hint
+        _print_failure(Failure(ExitCode.USAGE, message, hint))
         self.exit(ExitCode.USAGE)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
