@@ -143,10 +143,10 @@ class Guard:
 
     def _is_to_go_on(self, socket: str) -> bool:
         """Tell whether nobody, the program itself or a person, has ended or parked the agent."""
-        from ..client import connect  # noqa: PLC0415 - as in every command
+        from .connection import SILENCE_S_MIN, client_for  # noqa: PLC0415 - as in every command
 
-        try:
-            with connect(socket, retry_s=0) as journal:  # a crash waits for no daemon
+        try:  # a crash waits for no daemon
+            with client_for(socket, retry_s=0, silence_s=SILENCE_S_MIN) as journal:
                 state = journal.describe(self._agent_id).state
         except JournalError:
             return True  # as far as is known
