@@ -343,7 +343,12 @@ class Model(Journal):
                 if entry.position is None or entry.position >= start
             ]
         if last is not None:
-            return found[-last:] if last else []
+            begin = max(len(found) - last, 0)
+            if last:  # of a group in no certain order, any may be the last ones
+                group = found[begin][1].group if begin < len(found) else 0
+                while group and begin and found[begin - 1][1].group == group:
+                    begin -= 1
+            return found[begin:]
         return [] if request.get("follow", True) else found
 
     def _stats(self, peer: Peer, uid: int | None, request: Request) -> list[Answer]:

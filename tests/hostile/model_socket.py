@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, groupby
 from typing import Any, Final
 
 from agent_journal.testing.daemon import RawConnection, RunningDaemon
@@ -52,11 +52,16 @@ class SocketHost(Host):
         self.model.close(number)
 
     def say(self, number: int, requests: Sequence[Request]) -> None:
-        """Send requests in one piece, and hold each reply, and everything, to the model."""
-        self._send(number, requests)
-        replies = [self._next(number) for _ in requests]
-        for request, (entries, reply) in zip(requests, replies, strict=True):
-            self._take(self.model, number, request, entries, reply)
+        """Send requests together, and hold each reply, and everything, to the model.
+
+        In one piece where they are for one namespace: the order is kept within each.
+        """
+        for _, piece in groupby(requests, key=lambda request: request.get("uid")):
+            together = [*piece]
+            self._send(number, together)
+            replies = [self._next(number) for _ in together]
+            for request, (entries, reply) in zip(together, replies, strict=True):
+                self._take(self.model, number, request, entries, reply)
         self._check_observed(self.model, *self._look())
 
     def begin_again(self, *, kill: bool) -> None:
