@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ async def test_a_listing_is_refused_where_there_is_no_room_for_its_reply() -> No
         stalled.catch_up()
         await settled()
         assert code_of(await client.ask_one({"op": "agents"})) is None
+
+
+async def test_hello_tells_how_long_a_line_of_this_connection_may_be() -> None:
+    """Also where the configuration has changed since: new connections have the new bound."""
+    async with Service(frame_bytes_max=8192) as service:
+        before = service.connect()
+        await before.ask({"op": "ping"})
+        config = service.context.config
+        service.context.config = replace(
+            config, limits=replace(config.limits, frame_bytes_max=4096)
+        )
+        after = service.connect()
+        for client, bound in ((before, 8192), (after, 4096)):
+            hello = await client.ask_one({"op": "hello"})
+            assert hello["limits"]["frame_bytes_max"] == bound
+            too_long = await client.ask_one(b"x" * (bound + 1))
+            assert too_long["error"]["frame_bytes_max"] == bound
 
 
 async def test_a_flood_is_taken_when_the_load_goes() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec.structs import replace
@@ -68,6 +68,11 @@ class Caller:
     peer: Peer
     sink: Sink
     is_gone: bool = False  # it will send nothing more
+    frame_bytes_max: int = field(init=False)  # of its lines, as it was when it connected
+
+    def __post_init__(self) -> None:
+        """Take note of the bound that the connection has."""
+        self.frame_bytes_max = self.context.config.limits.frame_bytes_max
 
     def leave(self) -> None:
         """Take note that it will send nothing more: what it holds, its process has to hold."""
@@ -130,7 +135,7 @@ def hello(caller: Caller, request: Hello) -> dict[str, object]:
         "protocol": PROTOCOL_VERSION,
         "boot_id": caller.context.boot_id,
         "limits": {
-            "frame_bytes_max": limits.frame_bytes_max,
+            "frame_bytes_max": caller.frame_bytes_max,
             "read_entries_max": limits.read_entries_max,
             "reply_bytes_max": limits.reply_bytes_max,
             "agent_id_bytes_max": AGENT_ID_BYTES_MAX,

@@ -68,7 +68,7 @@ class Session:
         self._tasks = tasks
         self._account = context.admission.account(peer.uid)
         self._caller = Caller(context, peer, sink)
-        self._framer = Framer(context.config.limits.frame_bytes_max)
+        self._framer = Framer(self._caller.frame_bytes_max)
         self._recorder = Recorder(context, peer.uid, self._account)
         self._pending: deque[Run | bytes] = deque()
         self._lines = b""
