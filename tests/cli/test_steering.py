@@ -24,7 +24,10 @@ COMMAND = {"argv": ["python", "agent.py"], "cwd": "/"}
             "resume",
             {"reason": "mended"},
             {"state": "interrupted"},
-            "a is to be resumed (now interrupted); agent-journal why tells more\n",
+            (
+                "a may go on (now interrupted), but no command is recorded to start it: "
+                "start its program with AGENT_JOURNAL_AGENT_ID=a\n"
+            ),
         ),
         (["resume", "a"], "resume", {}, {"state": "running"}, "a is running already\n"),
         (
@@ -101,6 +104,13 @@ def test_a_word_is_sent_and_answered(  # noqa: PLR0913, PLR0917 - the columns of
     assert fake.of(op) == [{"op": op, "agent_id": "a", **sent}]
     [told] = ask(*argv, "--json").objects
     assert told.items() >= reply.items()
+
+
+def test_one_that_the_daemon_can_start_is_to_be_resumed(fake: FakeDaemon, ask: Run) -> None:
+    fake.on("resume", {"state": "interrupted"})
+    fake.on("describe", {"agent": agent("a", command=COMMAND)})
+    expected = "a is to be resumed (now interrupted); agent-journal why a tells more\n"
+    assert ask("resume", "a").out == expected
 
 
 def test_a_fork_that_the_daemon_can_start_says_how(fake: FakeDaemon, ask: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from .connection import connected
 from .word import add_agent, say, tell
 
 EXAMPLES: Final = """\
@@ -24,6 +25,20 @@ def run(arguments: argparse.Namespace) -> int:
     state = reply.get("state")
     if state == "running":
         sentence = f"{arguments.agent} is running already"
+    elif _can_be_started(arguments):
+        sentence = (
+            f"{arguments.agent} is to be resumed (now {state}); "
+            f"agent-journal why {arguments.agent} tells more"
+        )
     else:
-        sentence = f"{arguments.agent} is to be resumed (now {state}); agent-journal why tells more"
+        sentence = (
+            f"{arguments.agent} may go on (now {state}), but no command is recorded to start it: "
+            f"start its program with AGENT_JOURNAL_AGENT_ID={arguments.agent}"
+        )
     return tell(arguments, reply, sentence)
+
+
+def _can_be_started(arguments: argparse.Namespace) -> bool:
+    with connected(arguments) as journal:
+        known = journal.describe(arguments.agent, uid=arguments.uid)
+    return known.command is not None or known.launcher is not None
