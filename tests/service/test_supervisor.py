@@ -348,6 +348,23 @@ class TestNobodyElse:
             assert ended["signal"] == "SIGTERM"
             assert ended["stderr"].startswith("loading\nagent-journald: it did not attach in time")
 
+    @pytest.mark.parametrize("op", ["cancel", "park"])
+    async def test_one_that_may_not_attach_any_more_is_ended_soon(self, op: str) -> None:
+        """It is refused when it attaches; what never does would go on unwatched."""
+        async with Host() as host:
+            await host.crash("a")
+            assert await host.pass_by(10) == ["a:2"]
+            assert (await host.service.connect(ME).ask_one({"op": op, "agent_id": "a"}))["ok"]
+            attempt = host.launchers.attempts["a"]
+            await host.pass_by(LINGER_SECONDS - 1)
+            assert not attempt.is_asked_to_end
+            await host.pass_by(1)
+            assert attempt.is_asked_to_end
+            before = await host.state()
+            await host.end("a")
+            assert await host.state() == before
+            assert await host.pass_by(600) == []
+
     async def test_agents_are_started_in_the_order_in_which_they_came(self) -> None:
         async with Host(at_once_max=1) as host:
             await host.crash("c", "a", "b")

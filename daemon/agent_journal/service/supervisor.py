@@ -38,9 +38,7 @@ from .schedule import Schedule
 from .turns import Turn, Turns
 from .unfinished import unfinished
 
-LINGER_SECONDS: Final = 5.0
-"""How long a process may go on that lost or gave up its agent, before it is made to end."""
-
+LINGER_SECONDS: Final = 5.0  # until a process is made to end that lost its agent, or gave it up
 RETRY_SECONDS: Final = 5.0  # until what could not be recorded (a full disk) is tried again
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -153,6 +151,8 @@ class Supervisor:
         launched = self._launched.get(name)
         if launched is not None and launched.attempt.is_over:
             self._over(name, launched)  # its connection was the last that was heard of it
+        elif launched is not None and launched.may_be_late:  # it will be refused, if it attaches
+            self._schedule.after((Alarm.LINGER, name), LINGER_SECONDS)
 
     def _leave(self, name: Name) -> None:
         """Start the agent no more, for whatever it was to be started."""
