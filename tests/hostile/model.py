@@ -583,7 +583,7 @@ class Model(Journal):
             return [yes(request, state=agent.state)]
         state = agent.state
         if state == "parked":
-            state = "interrupted" if agent.epoch else "waiting"
+            state = "interrupted" if agent.attempt else "waiting"
             state = "running" if self.holds(agent) else state
 
         def resume(reply: Reply) -> None:
