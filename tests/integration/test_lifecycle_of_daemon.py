@@ -270,6 +270,15 @@ def as_a_user(home: Path, path: Path, **environ: str) -> Iterator[RawConnection]
         process.wait()
 
 
+def named_directories(home: Path, uid: int) -> tuple[Path, Path, dict[str, str]]:
+    """Make a runtime and a state directory for *uid*; return them, and what names them."""
+    runtime, state = home / "runtime", home / "state"
+    for path in (runtime, state):
+        path.mkdir(mode=0o700)
+        os.chown(path, uid, -1)
+    return runtime, state, {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
+
+
 def check_private(path: Path, uid: int) -> None:
     """See that nobody but *uid* can reach anything at or below *path*."""
     for found in (path, *path.rglob("*")):
@@ -280,11 +289,7 @@ def check_private(path: Path, uid: int) -> None:
 
 def test_without_any_configuration_a_user_has_a_journal_of_their_own(home: Path, uid: int) -> None:
     """Where the XDG directories are named, it uses them."""
-    runtime, state = home / "runtime", home / "state"
-    for path in (runtime, state):
-        path.mkdir(mode=0o700)
-        os.chown(path, uid, -1)
-    environ = {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
+    runtime, state, environ = named_directories(home, uid)
     with as_a_user(home, runtime / "agent-journal" / "journal.sock", **environ) as connection:
         assert connection.request(noted())["ok"]
         for path in (runtime / "agent-journal", state / "agent-journal"):
@@ -311,11 +316,7 @@ def test_without_any_directories_named_it_uses_home_and_a_private_place(
 
 def test_a_place_that_may_not_be_written_to_is_not_the_disks_fault(home: Path, uid: int) -> None:
     """No restart would help, so it is said, and the daemon ends as with a wrong option."""
-    runtime, state = home / "runtime", home / "state"
-    for path in (runtime, state):
-        path.mkdir(mode=0o700)
-        os.chown(path, uid, -1)
-    environ = {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
+    runtime, state, environ = named_directories(home, uid)
     with as_a_user(home, runtime / "agent-journal" / "journal.sock", **environ) as connection:
         assert connection.request(noted())["ok"]
     place = state / "agent-journal"
